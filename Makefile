@@ -1,0 +1,35 @@
+# One environment per content of pyproject.toml, kept outside the checkout: torch alone is 6 GB.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fl-defense
+PYTHON ?= python3
+KEY := $(shell cat pyproject.toml Makefile | sha256sum | cut -c1-16)
+VENV := $(CACHE)/venv-$(KEY)
+BIN := .venv/bin
+
+.PHONY: setup demo test check fix
+
+setup: $(VENV)/installed
+	@test "$$(readlink .venv)" = "$(VENV)" || ln -sfn "$(VENV)" .venv
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+
+# The mark is written last: an installation that was cut off is done again.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear "$(VENV)"
+	"$(VENV)/bin/pip" install --progress-bar off hatchling editables --quiet
+	"$(VENV)/bin/pip" install --progress-bar off --quiet --editable ".[dev]"
+	touch "$@"
+
+demo: setup
+	$(BIN)/fl-defense run configs/scenarios/quickstart.yaml
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+fix: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

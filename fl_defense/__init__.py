@@ -1,0 +1,53 @@
+"""Data-free backdoor repair for federated learning: sanitizers, and a Flower strategy around them.
+
+Letters in names of tensors: b batch, c channels, h height, w width, k classes. `images` are in
+[0, 1]; `inputs` are normalised.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fl_defense.model_spec import ModelSpec, Pixels
+    from fl_defense.records import RoundRecord
+    from fl_defense.replies import ReplyCheck
+    from fl_defense.sanitizers import DHBE, SANITIZERS, NoDefense, Sanitized, Sanitizer
+    from fl_defense.schedule import Schedule
+    from fl_defense.strategy import RoundOutcome, SanitizingStrategy
+
+_MODULES = {
+    "DHBE": "fl_defense.sanitizers",
+    "SANITIZERS": "fl_defense.sanitizers",
+    "ModelSpec": "fl_defense.model_spec",
+    "NoDefense": "fl_defense.sanitizers",
+    "Pixels": "fl_defense.model_spec",
+    "ReplyCheck": "fl_defense.replies",
+    "RoundOutcome": "fl_defense.strategy",
+    "RoundRecord": "fl_defense.records",
+    "Sanitized": "fl_defense.sanitizers",
+    "Sanitizer": "fl_defense.sanitizers",
+    "SanitizingStrategy": "fl_defense.strategy",
+    "Schedule": "fl_defense.schedule",
+}
+
+__all__ = [
+    "DHBE",
+    "SANITIZERS",
+    "ModelSpec",
+    "NoDefense",
+    "Pixels",
+    "ReplyCheck",
+    "RoundOutcome",
+    "RoundRecord",
+    "Sanitized",
+    "Sanitizer",
+    "SanitizingStrategy",
+    "Schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: sanitizers alone must not need Flower."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

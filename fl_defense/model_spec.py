@@ -1,0 +1,91 @@
+"""What a server may know of a model: its structure and its pixels, never data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The step between images in [0, 1] and the normalised inputs that a network takes.
+
+    One number per channel, or a single number for all channels.
+    """
+
+    mean: tuple[float, ...] = (0.5,)
+    """Subtracted from an image in [0, 1], per channel."""
+    std: tuple[float, ...] = (0.25,)
+    """Divides the difference, per channel; positive."""
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std must have the same length, got {len(self.mean)} and {len(self.std)}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn images in [0, 1], shape (B, C, H, W), into network inputs of the same shape."""
+        mean, std = self._constants(images)
+        return (images - mean) / std
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """Turn network inputs, shape (B, C, H, W), back into images."""
+        mean, std = self._constants(inputs)
+        return inputs * std + mean
+
+    def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device)
+        std = torch.tensor(self.std, dtype=like.dtype, device=like.device)
+        return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The structure of the global model: all that a data-free defense is told.
+
+    Raises:
+        ValueError: if a size is not positive or the pixels do not fit the channels.
+    """
+
+    build: Callable[[], nn.Module]
+    """Makes a fresh, randomly initialised network of the architecture."""
+    input_shape: tuple[int, int, int]
+    """Channels, height and width of one input."""
+    num_classes: int
+    """Length of the logits; at least 2."""
+    pixels: Pixels = Pixels()
+    """Mean and standard deviation that the clients normalise with."""
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise ValueError(f"input_shape must be (channels, height, width), got {self.input_shape}")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        if len(self.pixels.mean) not in (1, self.input_shape[0]):
+            raise ValueError(
+                f"pixels must have 1 or {self.input_shape[0]} channels, got {len(self.pixels.mean)}"
+            )
+
+
+class OnImages(nn.Module):
+    """A model as it is deployed: images in [0, 1] in, logits out.
+
+    Purifies the images if a defense returned a purifier, normalises them, and classifies.
+    """
+
+    def __init__(self, model: nn.Module, pixels: Pixels, purify: nn.Module | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.pixels = pixels
+        self.purify = purify
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (B, C, H, W) in [0, 1]; returns logits (B, K)."""
+        if self.purify is not None:
+            images = self.purify(images)
+        logits: Tensor = self.model(self.pixels.normalize(images))
+        return logits

@@ -1,0 +1,24 @@
+"""No defense: the control that every comparison needs."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers.base import Sanitized, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDefense:
+    """Returns the suspect as it is."""
+
+    changes_models: ClassVar[bool] = False
+
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+    ) -> Sanitized:
+        """Return a plain copy of `suspect`."""
+        del spec, state
+        return Sanitized(model=copy.deepcopy(suspect))

@@ -1,0 +1,35 @@
+"""When to sanitize."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Which rounds are repaired.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+
+    first_round: int = 1
+    """First round that may be repaired; before it a model is too immature to gain from a repair."""
+    every: int | None = 1
+    """Repair each `every`-th round, counted from `first_round`; None: the last round only."""
+    last: bool = True
+    """Repair the last round whatever `every` says, so that what is released has been repaired."""
+
+    def __post_init__(self) -> None:
+        if self.first_round < 1:
+            raise ValueError(f"first_round must be at least 1, got {self.first_round}")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every must be at least 1 or null, got {self.every}")
+        if self.every is None and not self.last:
+            raise ValueError("every is null and last is false, so no round would be repaired")
+
+    def is_due(self, server_round: int, num_rounds: int) -> bool:
+        """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired."""
+        if self.last and server_round == num_rounds:
+            return True
+        if self.every is None or server_round < self.first_round:
+            return False
+        return (server_round - self.first_round) % self.every == 0

@@ -1,0 +1,400 @@
+"""The server strategy: wraps any Flower strategy and repairs what it aggregates."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvgM, FedYogi, QFedAvg, Result, Strategy
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_defense.metrics import predict
+from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.records import Rejection, RoundRecord
+from fl_defense.replies import CheckedReplies, ReplyCheck, restore_arrays, unify_buffers
+from fl_defense.sanitizers.base import (
+    NoEffectWarning,
+    Sanitized,
+    Sanitizer,
+    State,
+    apply_sanitizer,
+)
+from fl_defense.schedule import Schedule
+from fl_defense.surrogates import textures
+
+# A child of Flower's logger prints in Flower's format, at Flower's level.
+logger = logging.getLogger("flwr").getChild("fl_defense")
+
+NUM_GATE_IMAGES = 1024
+"""Surrogate images on which the do-no-harm gate compares the two models."""
+
+SERVER_OPTIMIZERS = (FedAvgM, FedAdam, FedYogi, FedAdagrad, QFedAvg)
+"""Strategies that treat an aggregate as a gradient; BatchNorm statistics are none."""
+
+OnFailure = Literal["keep", "previous", "raise"]
+Broadcast = Literal["repaired", "aggregate"]
+Buffers = Literal["auto", "mean", "inner"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOutcome:
+    """What an observer is shown of a round, after the defense and before the next round."""
+
+    record: RoundRecord
+    """What the strategy itself knows; no rates, for it has no test data."""
+    before: OnImages | None
+    """The aggregate as it would be deployed without a defense; None if nothing was aggregated."""
+    after: OnImages | None
+    """The model handed on, as it is deployed."""
+    rejections: list[Rejection] = field(default_factory=list)
+    """Each dropped reply with its node id and reason."""
+
+
+Observer = Callable[[RoundOutcome], None]
+
+
+class SanitizingStrategy(Strategy):
+    """Repairs each aggregated global model without data, whatever strategy aggregates.
+
+    A round reads: check replies, unify BatchNorm buffers, let the inner strategy aggregate, restore
+    dtypes, sanitize, accept or refuse the repair, show the observer, hand on.
+
+    The server optimisers' momenta (FedAvgM, FedAdam, FedYogi) are left alone: they still carry some
+    of the malicious direction into later rounds.
+
+    Args:
+        strategy: any message-API strategy, also a user's own or another wrapper. Its `start` is not
+            called; this wrapper's is.
+        sanitizer: the defense.
+        spec: structure of the global model.
+        schedule: which rounds are repaired; every round by default.
+        min_agreement: do-no-harm gate, in [0, 1]: the least share of surrogate images, balanced
+            over the classes the aggregate sees in them, that the repaired model must put into the
+            same class as the aggregate; below it the aggregate is kept and the record says so.
+        on_failure: what is handed on when the sanitizer fails: "keep" the aggregate, the "previous"
+            global model, or "raise".
+        broadcast: "repaired": clients train on the repaired model. "aggregate": they train on the
+            aggregate, and only the released final model is the repaired one.
+        buffers: who averages BatchNorm statistics: "mean" (this wrapper, weighted), "inner" (the
+            inner strategy), or "auto": mean for server optimisers, else inner. Integer buffers are
+            always averaged here.
+        reply_check: what a reply must satisfy.
+        seed: seeds the sanitizer, together with the round.
+        device: where to repair; None picks a GPU if there is one.
+        observe: called after every round, and with round 0 for the initial model.
+
+    Raises:
+        ValueError: if `min_agreement` is outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        sanitizer: Sanitizer,
+        spec: ModelSpec,
+        *,
+        schedule: Schedule | None = None,
+        min_agreement: float = 0.5,
+        on_failure: OnFailure = "keep",
+        broadcast: Broadcast = "repaired",
+        buffers: Buffers = "auto",
+        reply_check: ReplyCheck | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        observe: Observer | None = None,
+    ) -> None:
+        if not 0 <= min_agreement <= 1:
+            raise ValueError(f"min_agreement must be in [0, 1], got {min_agreement}")
+        self.strategy = strategy
+        self.sanitizer = sanitizer
+        self.spec = spec
+        self.schedule = schedule or Schedule()
+        self.min_agreement = min_agreement
+        self.on_failure = on_failure
+        self.broadcast = broadcast
+        self.reply_check = reply_check or ReplyCheck()
+        self.seed = seed
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.observe = observe
+
+        self._weighted_by_key: str = getattr(strategy, "weighted_by_key", "num-examples")
+        self._unified_buffers = self._buffers_to_unify(buffers)
+        self._gate_images = textures(
+            NUM_GATE_IMAGES, spec.input_shape, generator=torch.Generator().manual_seed(seed)
+        ).to(self.device)
+        self._num_rounds = 0
+        self._num_asked = 0
+        self._global: ArrayRecord | None = None
+        self._released: ArrayRecord | None = None
+        self._state: State | None = None
+        self._sent_at = 0.0
+
+    # --- Flower's five methods -------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy configure the round, from the model that was really handed on."""
+        for inner in _chain(self.strategy):
+            # FedAvgM remembers its own aggregate, which is the model from before the repair.
+            if isinstance(inner, FedAvgM):
+                inner.current_arrays = arrays
+        self._global = arrays
+        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        self._num_asked = len(messages)
+        self._sent_at = time.perf_counter()
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies, aggregate them, repair the aggregate.
+
+        Raises:
+            RuntimeError: if called before `configure_train`.
+        """
+        if self._global is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        # Materialised once: several strategies empty the records that they aggregate.
+        replies = list(replies)
+        train_seconds = time.perf_counter() - self._sent_at
+        checked = self.reply_check.sort(replies, self._global, self._weighted_by_key)
+        for rejection in checked.rejected:
+            logger.warning(
+                "round %d: reply of node %d dropped: %s",
+                server_round,
+                rejection.node,
+                rejection.reason,
+            )
+        record = _Draft(
+            round=server_round,
+            num_replies=len(checked.valid),
+            num_rejected=len(checked.rejected),
+            num_failures=checked.num_failures + max(0, self._num_asked - len(replies)),
+            train_seconds=train_seconds,
+        )
+        aggregate, metrics = self._aggregate(server_round, checked)
+        if aggregate is None:
+            logger.error("round %d: nothing was aggregated; the global model stays", server_round)
+            self._show(record, None, None, checked.rejected)
+            return None, metrics
+        suspect = self._load(aggregate)
+        chosen, deployed = self._repair(record, suspect)
+        repaired = self._to_arrays(chosen, aggregate)
+        self._released = repaired
+        self._show(record, suspect, deployed, checked.rejected)
+        _report(metrics, record)
+        return (repaired if self.broadcast == "repaired" else aggregate), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Delegate to the inner strategy."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Delegate to the inner strategy."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Log the defense and what it wraps."""
+        logger.info("\t├──> Defense: %r", self.sanitizer)
+        logger.info("\t├──> %r, min_agreement=%g", self.schedule, self.min_agreement)
+        logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)
+        self.strategy.summary()
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Result:
+        """Run the federation; further arguments are Flower's and passed on.
+
+        Raises:
+            ValueError: if `initial_arrays` are not those of the model that `spec` builds.
+        """
+        self._check_initial(initial_arrays)
+        self._num_rounds = num_rounds
+        initial = self._load(initial_arrays)
+        self._show(_Draft(round=0), initial, OnImages(initial, self.spec.pixels), [])
+        result = super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
+        if self._released is not None:
+            result.arrays = self._released
+        return result
+
+    # --- The steps of a round --------------------------------------------------------------------
+
+    def _aggregate(
+        self, server_round: int, checked: CheckedReplies
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        assert self._global is not None
+        buffers: dict[str, NDArray[np.float64]] = {}
+        if checked.valid:
+            buffers = unify_buffers(checked.valid, self._unified_buffers, self._weighted_by_key)
+        arrays, metrics = self.strategy.aggregate_train(server_round, checked.valid)
+        if arrays is None or len(arrays) == 0:
+            return None, metrics
+        return restore_arrays(arrays, self._global, buffers), metrics
+
+    def _repair(self, record: "_Draft", suspect: nn.Module) -> tuple[nn.Module, OnImages]:
+        """Return the weights to hand on and the model as deployed; note in `record` what was done."""
+        unrepaired = OnImages(suspect, self.spec.pixels)
+        if not self.schedule.is_due(record.round, self._num_rounds):
+            return suspect, unrepaired
+        record.sanitized = True
+        try:
+            sanitized = self._sanitize(record, suspect)
+        except Exception as error:
+            if self.on_failure == "raise":
+                raise
+            logger.exception("round %d: the defense failed", record.round)
+            record.details["failure"] = f"{type(error).__name__}: {error}"
+            self._state = None
+            if self.on_failure == "previous":
+                assert self._global is not None
+                previous = self._load(self._global)
+                return previous, OnImages(previous, self.spec.pixels)
+            return suspect, unrepaired
+        deployed = sanitized.deployed(self.spec)
+        record.agreement = self._agreement(unrepaired, deployed)
+        record.accepted = record.agreement >= self.min_agreement
+        if not record.accepted:
+            reason = f"agreement {record.agreement:.3f} is below {self.min_agreement:g}"
+            logger.warning("round %d: repair refused, %s", record.round, reason)
+            record.details["refused"] = reason
+            # Generators that ruined this model would start from there: begin afresh.
+            self._state = None
+            return suspect, unrepaired
+        self._state = sanitized.state
+        return sanitized.model, deployed
+
+    def _sanitize(self, record: "_Draft", suspect: nn.Module) -> Sanitized:
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", NoEffectWarning)
+                sanitized = apply_sanitizer(
+                    self.sanitizer,
+                    suspect,
+                    self.spec,
+                    seed=self.seed * 1_000_003 + record.round,
+                    state=self._state,
+                )
+        finally:
+            record.sanitize_seconds = time.perf_counter() - started
+        record.details.update(sanitized.details)
+        if any(issubclass(warning.category, NoEffectWarning) for warning in caught):
+            logger.warning("round %d: the defense changed nothing", record.round)
+            record.details["no_effect"] = True
+        return sanitized
+
+    def _agreement(self, before: OnImages, after: OnImages) -> float:
+        """Mean over the classes that `before` sees of the share that `after` sees alike.
+
+        Textures crowd into a few classes; the mean over classes keeps the rare ones in sight.
+        """
+        batches = self._gate_images.split(256)
+        old, new = predict(before, batches), predict(after, batches)
+        shares = [(new[old == label] == label).double().mean().item() for label in old.unique()]
+        return sum(shares) / len(shares)
+
+    def _show(
+        self,
+        record: "_Draft",
+        suspect: nn.Module | None,
+        deployed: OnImages | None,
+        rejections: list[Rejection],
+    ) -> None:
+        if self.observe is None:
+            return
+        before = None if suspect is None else OnImages(suspect, self.spec.pixels)
+        self.observe(
+            RoundOutcome(
+                record=RoundRecord(**vars(record)),
+                before=before,
+                after=deployed,
+                rejections=rejections,
+            )
+        )
+
+    # --- Arrays and models -----------------------------------------------------------------------
+
+    def _load(self, arrays: ArrayRecord) -> nn.Module:
+        model = self.spec.build()
+        model.load_state_dict(arrays.to_torch_state_dict())
+        return model.to(self.device).eval()
+
+    def _to_arrays(self, model: nn.Module, like: ArrayRecord) -> ArrayRecord:
+        state = {name: value.cpu() for name, value in model.state_dict().items()}
+        return restore_arrays(ArrayRecord(state), like, {})
+
+    def _buffers_to_unify(self, policy: Buffers) -> list[str]:
+        """Return the buffers that the wrapper averages itself; counters always."""
+        optimizes = any(isinstance(inner, SERVER_OPTIMIZERS) for inner in _chain(self.strategy))
+        take_all = policy == "mean" or (policy == "auto" and optimizes)
+        persistent = self.spec.build().state_dict()
+        parameters = {name for name, _ in self.spec.build().named_parameters()}
+        return [
+            name
+            for name, value in persistent.items()
+            if name not in parameters and (take_all or not value.is_floating_point())
+        ]
+
+    def _check_initial(self, arrays: ArrayRecord) -> None:
+        expected = {name: tuple(value.shape) for name, value in self.spec.build().state_dict().items()}
+        got = {name: tuple(array.shape) for name, array in arrays.items()}
+        for name in sorted(expected.keys() | got.keys()):
+            if expected.get(name) != got.get(name):
+                raise ValueError(
+                    f"initial_arrays: {name!r} must be {expected.get(name, 'absent')} as in the model "
+                    f"that spec.build() makes, got {got.get(name, 'absent')}; "
+                    "make both from the same architecture"
+                )
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """A RoundRecord while its round is going on."""
+
+    round: int
+    num_replies: int = 0
+    num_rejected: int = 0
+    num_failures: int = 0
+    sanitized: bool = False
+    accepted: bool = False
+    agreement: float | None = None
+    train_seconds: float = 0.0
+    sanitize_seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def _chain(strategy: Strategy) -> Iterator[Strategy]:
+    """Walk from a strategy through the wrappers' `strategy` attributes to the innermost one."""
+    inner: object = strategy
+    while isinstance(inner, Strategy):
+        yield inner
+        inner = getattr(inner, "strategy", None)
+
+
+def _report(metrics: MetricRecord | None, record: _Draft) -> None:
+    """Add the defense's figures to Flower's own training metrics, which it logs every round."""
+    if metrics is None:
+        return
+    metrics["defense-rejected"] = record.num_rejected
+    metrics["defense-sanitized"] = int(record.sanitized)
+    metrics["defense-accepted"] = int(record.accepted)
+    metrics["defense-seconds"] = record.sanitize_seconds
+    if record.agreement is not None:
+        metrics["defense-agreement"] = record.agreement

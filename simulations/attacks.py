@@ -1,0 +1,163 @@
+"""Attacks: what malicious clients do to their data and to their update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simulations.triggers import Patch, Trigger
+
+Arrays = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backdoor:
+    """What an attack plants and what every run measures: a trigger and the class it should cause.
+
+    It is measured in runs without attackers too: there its success rate is the floor.
+    """
+
+    trigger: Trigger = Patch()
+    """What is put on an image."""
+    target: int = 0
+    """The class that triggered images should be given."""
+
+    def __post_init__(self) -> None:
+        if self.target < 0:
+            raise ValueError(f"target must be at least 0, got {self.target}")
+
+    def apply(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, H, W) in [0, 1] with the trigger, and the classes they should get."""
+        return self.trigger.stamp(images), torch.full_like(labels, self.target)
+
+
+class Attack(Protocol):
+    """Acts twice on a malicious client: on its data and on its update."""
+
+    def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
+        """Return the malicious partition ids, sorted; the same on server and clients.
+
+        Raises:
+            ValueError: if that makes everybody or nobody malicious, or an id does not exist.
+        """
+
+    def is_active(self, server_round: int) -> bool:
+        """Tell whether malicious clients attack in this round; otherwise they are honest."""
+
+    def poison(
+        self, images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the client's poisoned images, uint8 (N, C, H, W), and labels (N,)."""
+
+    def craft(self, received: Arrays, trained: Arrays) -> Arrays:
+        """Return the arrays to send, made from those received and those trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAttack:
+    """Everybody is honest: the control."""
+
+    def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
+        """Return nobody."""
+        del num_clients, seed
+        return ()
+
+    def is_active(self, server_round: int) -> bool:
+        """Return False."""
+        del server_round
+        return False
+
+    def poison(
+        self, images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the data as they are."""
+        del backdoor, generator
+        return images, labels
+
+    def craft(self, received: Arrays, trained: Arrays) -> Arrays:
+        """Return the trained arrays."""
+        del received
+        return trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNets:
+    """Malicious clients stamp part of their images and relabel them (Gu et al., 2017).
+
+    With `boost` above 1 they also scale their update, as in model replacement (Bagdasaryan et al.,
+    AISTATS 2020).
+    """
+
+    malicious: float | tuple[int, ...] = 0.2
+    """Share of the clients, drawn from the seed, or a list of partition ids."""
+    poison_rate: float = 0.5
+    """Share of a malicious client's images that is stamped and relabelled, in (0, 1]."""
+    boost: float = 1.0
+    """Factor on the malicious update's difference from the received model; 1 sends it as it is."""
+    first_round: int = 1
+    """First round in which malicious clients attack."""
+    last_round: int | None = None
+    """Last round in which they attack; null: to the end."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.malicious, float) and not 0 < self.malicious < 1:
+            raise ValueError(f"malicious must be a share in (0, 1), got {self.malicious}")
+        if not 0 < self.poison_rate <= 1:
+            raise ValueError(f"poison_rate must be in (0, 1], got {self.poison_rate}")
+        if self.boost <= 0:
+            raise ValueError(f"boost must be positive, got {self.boost}")
+        if self.first_round < 1:
+            raise ValueError(f"first_round must be at least 1, got {self.first_round}")
+        if self.last_round is not None and self.last_round < self.first_round:
+            raise ValueError(f"last_round must be at least first_round, got {self.last_round}")
+
+    def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
+        """Draw `malicious` of the clients, or return the given ids."""
+        if isinstance(self.malicious, float):
+            count = round(self.malicious * num_clients)
+            chosen = np.random.default_rng(seed).permutation(num_clients)[:count].tolist()
+        else:
+            chosen = sorted(set(self.malicious))
+            if any(not 0 <= client < num_clients for client in chosen):
+                raise ValueError(f"ids must be in 0..{num_clients - 1}, got {chosen}")
+        if not 0 < len(chosen) < num_clients:
+            who = "everybody" if chosen else "nobody"
+            raise ValueError(
+                f"{self.malicious} of {num_clients} clients makes {who} malicious; "
+                "choose at least one and not all, or attack name none"
+            )
+        return tuple(sorted(chosen))
+
+    def is_active(self, server_round: int) -> bool:
+        """Tell whether the round lies between the first and the last."""
+        return self.first_round <= server_round <= (self.last_round or server_round)
+
+    def poison(
+        self, images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Stamp and relabel a random `poison_rate` of the images."""
+        count = max(1, round(self.poison_rate * len(labels)))
+        chosen = torch.randperm(len(labels), generator=generator)[:count]
+        stamped, relabeled = backdoor.apply(images[chosen].float() / 255, labels[chosen])
+        images, labels = images.clone(), labels.clone()
+        images[chosen] = (stamped * 255).round().to(torch.uint8)
+        labels[chosen] = relabeled
+        return images, labels
+
+    def craft(self, received: Arrays, trained: Arrays) -> Arrays:
+        """Scale the update of every floating-point array by `boost`."""
+        if self.boost == 1:
+            return trained
+        return {
+            name: received[name] + self.boost * (value - received[name])
+            if value.is_floating_point()
+            else value
+            for name, value in trained.items()
+        }
+
+
+ATTACKS: dict[str, type[NoAttack] | type[BadNets]] = {"none": NoAttack, "badnets": BadNets}
+"""Attacks by the name that a scenario gives."""

@@ -1,0 +1,196 @@
+"""The command line: fl-defense run | list | schema."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
+# hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+app = typer.Typer(
+    name="fl-defense",
+    help="Repair backdoored models in federated learning, without data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+HEADER = "round  accuracy  robust  ASR before → after  agreement  replies  train s  repair s"
+
+
+@app.callback()
+def main() -> None:
+    """Repair backdoored models in federated learning, without data."""
+
+
+@app.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(help="A YAML file, e.g. one of configs/scenarios.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Dotted field and value, e.g. seed=3 or defense.name=none."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="ray or in-process; short for --set engine.name=...")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; default: results/NAME/DATE-TIME.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")] = False,
+) -> None:
+    """Run a federation under attack and write a results folder."""
+    with _clear_errors():
+        # Imported here: `--help` should not wait for torch.
+        from fl_defense.records import RoundRecord
+        from simulations.run import run_scenario
+        from simulations.scenario import load_scenario
+
+        settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
+        loaded = load_scenario(scenario, settings)
+        folder = out or Path("results") / loaded.name / datetime.now().strftime("%Y%m%d-%H%M%S")
+        if quiet:
+            result = run_scenario(loaded, folder)
+        else:
+            _introduce(loaded)
+            with console.status("starting the clients") as status:
+
+                def tell(record: RoundRecord) -> None:
+                    console.print(_row(record))
+                    status.update(f"round {record.round + 1} of {loaded.rounds}")
+
+                result = run_scenario(loaded, folder, tell)
+        _print_summary(result.summary, result.folder)
+
+
+@app.command("list")
+def list_parts() -> None:
+    """List data sets, models, triggers, attacks, aggregators, defenses and their fields."""
+    from simulations.choices import field_docs, kebab, presets_of
+    from simulations.scenario import TABLES
+
+    for kind, table in TABLES.items():
+        console.rule(f"[bold]{kind}[/bold]", align="left")
+        for name, cls in table.items():
+            presets = ", ".join(presets_of(cls))
+            about = (cls.__doc__ or "").strip().splitlines()[0]
+            console.print(f"[bold cyan]{name}[/bold cyan]  {about}")
+            if presets:
+                console.print(f"  presets: {presets}")
+            grid = Table.grid(padding=(0, 2))
+            docs = field_docs(cls)
+            for field in fields(cls):
+                default = _default(field)
+                grid.add_row(f"  {kebab(field.name)}", default, docs.get(field.name, ""))
+            if grid.row_count:
+                console.print(grid)
+    console.print("model  also takes package.module:factory, e.g. torchvision.models:resnet18")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for editors."""
+    from simulations.scenario import scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=2))  # noqa: T201 - plain, for a pipe
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn faults of the input into one line each and exit 2; a failed federation into exit 1."""
+    from simulations.recorder import FederationError
+    from simulations.scenario import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        for fault in error.faults:
+            errors.print(f"[red]error:[/red] {_escape(fault)}")
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+    except FederationError as error:
+        errors.print(f"[red]failed:[/red] {_escape(str(error))}")
+        raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted; finished rounds are in the results folder")
+        # Flower's server thread would go on waiting for replies.
+        os._exit(EXIT_INTERRUPTED)
+
+
+def _introduce(scenario: Any) -> None:
+    described = scenario.model_dump(mode="json", by_alias=True)
+    names = ", ".join(
+        f"{part} {described[part]['name']}"
+        for part in ("data", "partition", "model", "aggregator", "attack", "defense", "engine")
+    )
+    malicious = ", ".join(map(str, scenario.malicious_clients)) or "none"
+    console.print(f"[bold]{scenario.name}[/bold], seed {scenario.seed}: {names}")
+    console.print(
+        f"{scenario.clients.count} clients, {scenario.num_replies} a round, malicious: {malicious}"
+    )
+    console.print(f"[bold]{HEADER}[/bold]")
+
+
+def _row(record: Any) -> str:
+    agreement = "        -" if record.agreement is None else f"{record.agreement:9.3f}"
+    note = ""
+    if record.sanitized and not record.accepted:
+        note = f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
+    dropped = record.num_rejected + record.num_failures
+    lost = f" -{dropped}" if dropped else "   "
+    return (
+        f"{record.round:5}  {_rate(record.accuracy):>8}  {_rate(record.robust_accuracy):>6}  "
+        f"{_rate(record.attack_success_rate_before):>10} → {_rate(record.attack_success_rate):<5}  "
+        f"{agreement}  {record.num_replies:4}{lost}  {record.train_seconds:7.1f}  "
+        f"{record.sanitize_seconds:8.1f}{_escape(note)}"
+    )
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    means, seconds = summary["last_three_rounds"], summary["seconds"]
+    console.print(
+        f"last three rounds: accuracy {_rate(means['accuracy'])}, "
+        f"ASR {_rate(means['attack_success_rate'])}, "
+        f"robust accuracy {_rate(means['robust_accuracy'])} "
+        f"(before repair: {_rate(means['accuracy_before'])}, "
+        f"{_rate(means['attack_success_rate_before'])}, {_rate(means['robust_accuracy_before'])})"
+    )
+    counts = {name: summary[f"num_{name}"] for name in ("refused", "rejected", "failures")}
+    if any(counts.values()):
+        console.print(
+            f"repairs refused: {counts['refused']}, replies rejected: {counts['rejected']}, "
+            f"clients failed: {counts['failures']}"
+        )
+    console.print(
+        f"{seconds['total']:.0f} s: training {seconds['training']:.0f}, repair "
+        f"{seconds['repair']:.0f}, evaluation {seconds['evaluation']:.0f}; {summary['device']}"
+    )
+    console.print(f"results: {folder}")
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _default(field: Any) -> str:
+    if field.default is not MISSING:
+        return "null" if field.default is None else str(field.default)
+    if field.default_factory is not MISSING:
+        return str(field.default_factory())
+    return "(required)"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,208 @@
+"""What runs the clients: Flower's Ray simulation, or one process. Flower's quirks live here."""
+
+import copy
+import logging
+import os
+import random
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from flwr.app import Context, Error, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from simulations.scenario import InProcessEngine, RayEngine
+
+GPU_SHARE = 0.125
+"""Default share of a GPU for a client; leaves room for the repair, which runs in the server."""
+
+CLIENT_ERROR = 1
+"""Code of the error that stands for a client's exception."""
+
+
+def run_federation(
+    engine: RayEngine | InProcessEngine,
+    server_app: ServerApp,
+    client_app: ClientApp,
+    num_clients: int,
+) -> None:
+    """Run a server and its clients to the end; what the server raises is raised here."""
+    if isinstance(engine, RayEngine):
+        _run_with_ray(engine, server_app, client_app, num_clients)
+    else:
+        _run_in_process(server_app, client_app, num_clients)
+
+
+class OrderedGrid(Grid):
+    """A grid whose clients come in the order of their partitions, in every run alike.
+
+    Flower's node ids are random and its replies come as clients finish, so that sums of floats and
+    the clients drawn differ from run to run. This wrapper asks each client for its partition once,
+    then lists nodes and replies in that order and seeds the drawing.
+    """
+
+    def __init__(self, grid: Grid, num_clients: int, seed: int) -> None:
+        self._grid = grid
+        self._num_clients = num_clients
+        self._seed = seed
+        self._num_listings = 0
+        self._partition_of: dict[int, int] = {}
+
+    def partition_of(self, node_id: int) -> int:
+        """Return the partition id of a node."""
+        return self._partition_of[node_id]
+
+    def get_node_ids(self) -> list[int]:
+        """Return all node ids by partition; waits until every client has registered."""
+        if not self._partition_of:
+            self._ask_partitions()
+        # Flower draws clients with random.sample right after listing them.
+        self._num_listings += 1
+        random.seed(f"{self._seed}/{self._num_listings}")
+        return sorted(self._partition_of, key=self.partition_of)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Return the replies by partition."""
+        replies = self._grid.send_and_receive(messages, timeout=timeout)
+        return sorted(replies, key=lambda reply: self.partition_of(reply.metadata.src_node_id))
+
+    def _ask_partitions(self) -> None:
+        while len(nodes := list(self._grid.get_node_ids())) < self._num_clients:
+            time.sleep(0.1)
+        questions = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        for reply in self._grid.send_and_receive(questions):
+            if reply.has_error():
+                raise RuntimeError(f"a client does not tell its partition: {reply.error.reason}")
+            (answer,) = reply.content.metric_records.values()
+            self._partition_of[reply.metadata.src_node_id] = int(answer["partition-id"])  # type: ignore[arg-type]
+
+    def set_run(self, run: Any) -> None:
+        """Delegate."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """Delegate."""
+        return self._grid.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Delegate."""
+        return self._grid.create_message(*args, **kwargs)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Delegate."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Delegate."""
+        return self._grid.pull_messages(message_ids)
+
+
+class InProcessGrid(Grid):
+    """Runs each client where its message is sent; node ids are partition ids plus one."""
+
+    def __init__(self, client_app: ClientApp, num_clients: int) -> None:
+        self._client_app = client_app
+        self._contexts = {
+            partition + 1: Context(
+                run_id=1,
+                node_id=partition + 1,
+                node_config={"partition-id": partition, "num-partitions": num_clients},
+                state=RecordDict(),
+                run_config={},
+            )
+            for partition in range(num_clients)
+        }
+        self._replies: dict[str, Message] = {}
+
+    def get_node_ids(self) -> list[int]:
+        """Return 1..n."""
+        return list(self._contexts)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Run the addressed clients one after the other; an exception becomes an error reply."""
+        del timeout
+        return [self._run_client(message) for message in messages]
+
+    def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
+        """Run the addressed clients and keep their replies."""
+        names = []
+        for message in messages:
+            names.append(str(len(self._replies)))
+            self._replies[names[-1]] = self._run_client(message)
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return kept replies."""
+        return [self._replies.pop(name) for name in message_ids if name in self._replies]
+
+    def _run_client(self, message: Message) -> Message:
+        context = self._contexts[message.metadata.dst_node_id]
+        # A copy, as over a wire: a client must not reach into the server's arrays.
+        try:
+            return self._client_app(copy.deepcopy(message), context)
+        except Exception as error:  # noqa: BLE001 - whatever a client does must not stop the server
+            reason = f"{type(error).__name__}: {error}"
+            return Message(Error(CLIENT_ERROR, reason), reply_to=message)
+
+    def set_run(self, run: Any) -> None:
+        """Do nothing: there is one run."""
+
+    @property
+    def run(self) -> Any:
+        """There is no run to describe."""
+        return None
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Make a message; Flower's deprecated way."""
+        return Message(*args, **kwargs)
+
+
+def set_task_identity() -> None:
+    """Let this process make messages: since Flower 1.41 they carry the identity of a task."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
+
+
+def _run_in_process(server_app: ServerApp, client_app: ClientApp, num_clients: int) -> None:
+    set_task_identity()
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+    server_app(InProcessGrid(client_app, num_clients), context)
+
+
+def _run_with_ray(
+    engine: RayEngine, server_app: ServerApp, client_app: ClientApp, num_clients: int
+) -> None:
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from flwr.simulation import run_simulation
+
+    gpus = engine.gpus_per_client
+    if gpus is None:
+        gpus = GPU_SHARE if torch.cuda.is_available() else 0.0
+    cores = os.cpu_count() or 1
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=num_clients,
+        backend_config={
+            "client_resources": {
+                "num_cpus": min(engine.cpus_per_client, cores),
+                "num_gpus": gpus,
+            },
+            "init_args": {
+                "num_cpus": cores,
+                "logging_level": logging.ERROR,
+                "log_to_driver": False,
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+            },
+        },
+    )

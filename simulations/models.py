@@ -1,0 +1,153 @@
+"""Networks that a scenario can name, and the door to anybody's own: "package.module:factory"."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+Norm = Literal["batch", "group", "none"]
+
+
+class Architecture(Protocol):
+    """Builds a freshly initialised network for a data set."""
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Return a network that maps inputs (B, *input_shape) to logits (B, num_classes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallCNN:
+    """Three 3x3 convolutions with max-pooling, global average pooling, one linear layer."""
+
+    width: int = 32
+    """Channels of the first convolution; doubled twice."""
+    norm: Norm = "batch"
+    """Normalisation after each convolution: batch, group or none."""
+
+    def __post_init__(self) -> None:
+        _require_positive(width=self.width)
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Return the network for inputs of at least 8x8 pixels."""
+        channels = (input_shape[0], self.width, 2 * self.width, 4 * self.width)
+        layers: list[nn.Module] = []
+        for step in range(3):
+            layers += [
+                nn.Conv2d(channels[step], channels[step + 1], 3, padding=1, bias=self.norm == "none"),
+                _norm(self.norm, channels[step + 1]),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2) if step < 2 else nn.AdaptiveAvgPool2d(1),
+            ]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1], num_classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet:
+    """CIFAR-style residual network: 3x3 stem without pooling, four stages (He et al., CVPR 2016)."""
+
+    depth: Literal[10, 18] = 18
+    """Number of weighted layers: 10 (one basic block per stage) or 18 (two)."""
+    width: int = 64
+    """Channels of the first stage; doubled in each later one."""
+    norm: Norm = "batch"
+    """Normalisation after each convolution: batch, group or none."""
+
+    def __post_init__(self) -> None:
+        _require_positive(width=self.width)
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Return the network for inputs of at least 8x8 pixels."""
+        blocks_per_stage = {10: 1, 18: 2}[self.depth]
+        layers: list[nn.Module] = [
+            nn.Conv2d(input_shape[0], self.width, 3, padding=1, bias=self.norm == "none"),
+            _norm(self.norm, self.width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = self.width
+        for stage in range(4):
+            out_channels = self.width * 2**stage
+            for block in range(blocks_per_stage):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(_BasicBlock(channels, out_channels, stride, self.norm))
+                channels = out_channels
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
+        return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factory:
+    """Anybody's network: an importable function, called with `num_classes` and `arguments`."""
+
+    path: str
+    """Where the function is: "package.module:function", for example torchvision.models:resnet18."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the function."""
+
+    def __post_init__(self) -> None:
+        _import_factory(self.path)
+
+    def __hash__(self) -> int:
+        return hash((self.path, repr(sorted(self.arguments.items()))))
+
+    def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Call the function; `input_shape` is not passed, put what it needs into `arguments`."""
+        del input_shape
+        model = _import_factory(self.path)(num_classes=num_classes, **self.arguments)
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"{self.path} must return a torch.nn.Module, got {type(model).__name__}")
+        return model
+
+
+MODELS: dict[str, type[SmallCNN] | type[ResNet]] = {"small-cnn": SmallCNN, "resnet": ResNet}
+"""Networks by the name that a scenario gives; a name with a colon is a `Factory`."""
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        bias = norm == "none"
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias),
+            _norm(norm, out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias),
+            _norm(norm, out_channels),
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=bias),
+                _norm(norm, out_channels),
+            )
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.residual(features) + self.shortcut(features))
+        return out
+
+
+def _norm(kind: Norm, channels: int) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "group":
+        return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
+    return nn.Identity()
+
+
+def _require_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _import_factory(path: str) -> Callable[..., Any]:
+    module_name, _, function_name = path.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot import {path!r} ({error}); write package.module:function") from error
+    if not callable(factory):
+        raise ValueError(f"{path!r} is not callable; name a function or class that returns a model")
+    return factory  # type: ignore[no-any-return]

@@ -1,0 +1,43 @@
+"""Pictures of a results folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fl_defense.records import RoundRecord
+
+
+def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> None:
+    """Draw accuracy and attack success rate, before and after the defense, over the rounds.
+
+    Args:
+        records: rounds in order; those without rates are left out.
+        path: PNG file to write.
+        title: stands above the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    measured = [record for record in records if record.round > 0 and record.accuracy is not None]
+    rounds = [record.round for record in measured]
+    # The object interface: no global state, no display, safe in Flower's server thread.
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for field, label, style in (
+        ("accuracy", "accuracy", {"color": "tab:blue"}),
+        ("robust_accuracy", "robust accuracy", {"color": "tab:green", "linestyle": ":"}),
+        ("attack_success_rate_before", "ASR before repair",
+         {"color": "tab:red", "linestyle": "--", "alpha": 0.6}),
+        ("attack_success_rate", "ASR", {"color": "tab:red"}),
+    ):  # fmt: skip
+        axes.plot(
+            rounds, [getattr(record, field) for record in measured], label=label, marker=".", **style
+        )
+    refused = [record.round for record in measured if record.sanitized and not record.accepted]
+    if refused:
+        axes.plot(refused, [0.0] * len(refused), "kx", label="repair refused")
+    axes.set(xlabel="round", ylabel="rate", ylim=(-0.02, 1.02), title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=120)

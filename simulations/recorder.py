@@ -1,0 +1,221 @@
+"""Evaluates every round on held-out images and writes the results folder."""
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
+from fl_defense.model_spec import OnImages
+from fl_defense.records import RoundRecord, append_record
+from fl_defense.strategy import RoundOutcome
+from simulations.client import pick_device
+from simulations.data import ImageData
+from simulations.plots import plot_curves
+from simulations.scenario import ConfigError, Scenario
+
+BATCH_SIZE = 512
+"""Images per forward pass of an evaluation."""
+
+RATES = (
+    "accuracy",
+    "attack_success_rate",
+    "robust_accuracy",
+    "accuracy_before",
+    "attack_success_rate_before",
+    "robust_accuracy_before",
+)
+
+
+class FederationError(RuntimeError):
+    """The federation cannot go on: no client is left."""
+
+
+class ResultsFolder:
+    """scenario.yaml, rounds.jsonl, summary.json, model.safetensors, curves.png.
+
+    Raises:
+        ConfigError: if the folder already holds a run, or cannot be made.
+    """
+
+    def __init__(self, path: Path, scenario: Scenario) -> None:
+        if (path / "rounds.jsonl").exists() or (path / "scenario.yaml").exists():
+            raise ConfigError([f"{path}: already holds a run; name another folder with --out"])
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                [f"{path}: cannot be written ({error.strerror}); name another folder with --out"]
+            ) from error
+        self.path = path
+
+    def append(self, record: RoundRecord) -> None:
+        """Write one round, to the disk."""
+        append_record(self.path / "rounds.jsonl", record)
+
+    def finish(
+        self, summary: dict[str, Any], records: list[RoundRecord], arrays: dict[str, torch.Tensor]
+    ) -> None:
+        """Write what is known at the end."""
+        text = json.dumps(summary, indent=2) + "\n"
+        (self.path / "summary.json").write_text(text, encoding="utf-8")
+        save_file(
+            {name: value.contiguous() for name, value in arrays.items()},
+            self.path / "model.safetensors",
+        )
+        plot_curves(records, self.path / "curves.png", title=summary["scenario"])
+
+
+class Recorder:
+    """The observer of a simulated federation: measures, writes, tells.
+
+    Args:
+        scenario: the experiment.
+        data: its images; only the held-out ones are used.
+        folder: where to write.
+        tell: called with every finished round.
+        partition_of: partition id of a Flower node, for the reasons of rejections.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        data: ImageData,
+        folder: ResultsFolder,
+        tell: Callable[[RoundRecord], None],
+        partition_of: Callable[[int], int],
+    ) -> None:
+        self.records: list[RoundRecord] = []
+        self._scenario = scenario
+        self._folder = folder
+        self._tell = tell
+        self._partition_of = partition_of
+        self._device = pick_device(scenario.device)
+        self._images, self._labels = data.test_images, data.test_labels
+        backdoor = scenario.backdoor
+        stamped, self._target = backdoor.apply(self._images.float() / 255, self._labels)
+        self._triggered = (stamped * 255).round().to(torch.uint8)
+
+    def __call__(self, outcome: RoundOutcome) -> None:
+        """Record one round.
+
+        Raises:
+            FederationError: if no reply was left to aggregate; the round is written all the same.
+        """
+        started = perf_counter()
+        rates: dict[str, float] = {}
+        if outcome.before is not None and outcome.after is not None:
+            before = self._measure(outcome.before)
+            unchanged = outcome.after.model is outcome.before.model and outcome.after.purify is None
+            after = before if unchanged else self._measure(outcome.after)
+            rates = after | {f"{name}_before": rate for name, rate in before.items()}
+        record = replace(
+            outcome.record,
+            malicious=self._malicious_in(outcome.record.round),
+            details=self._details(outcome),
+            evaluate_seconds=perf_counter() - started,
+            **rates,
+        )
+        self.records.append(record)
+        self._folder.append(record)
+        self._tell(record)
+        if record.round > 0 and record.num_replies == 0:
+            raise FederationError(
+                f"round {record.round}: no client is left ({record.num_failures} failed, "
+                f"{record.num_rejected} rejected); see {self._folder.path / 'rounds.jsonl'}"
+            )
+
+    def _measure(self, deployed: OnImages) -> dict[str, float]:
+        deployed = deployed.to(self._device)
+        clean = predict(deployed, self._batches(self._images))
+        triggered = predict(deployed, self._batches(self._triggered))
+        return {
+            "accuracy": accuracy(clean, self._labels),
+            "attack_success_rate": attack_success_rate(triggered, self._labels, self._target),
+            "robust_accuracy": robust_accuracy(triggered, self._labels, self._target),
+        }
+
+    def _batches(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [batch.to(self._device).float() / 255 for batch in images.split(BATCH_SIZE)]
+
+    def _malicious_in(self, server_round: int) -> list[int]:
+        active = server_round > 0 and self._scenario.attack.is_active(server_round)
+        return list(self._scenario.malicious_clients) if active else []
+
+    def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
+        details = dict(outcome.record.details)
+        if outcome.rejections:
+            details["rejections"] = [
+                {"client": self._partition_of(rejection.node), "reason": rejection.reason}
+                for rejection in outcome.rejections
+            ]
+        return details
+
+
+def summarize(
+    scenario: Scenario, records: Sequence[RoundRecord], device: torch.device, seconds: float
+) -> dict[str, Any]:
+    """Return what summary.json holds.
+
+    Args:
+        scenario: the experiment.
+        records: all rounds, round 0 first.
+        device: where models were trained and repaired.
+        seconds: wall-clock time of the whole run.
+    """
+    trained = [record for record in records if record.round > 0]
+    attacked = _since_attack(trained)
+    success = [rate for record in attacked if (rate := record.attack_success_rate) is not None]
+    return {
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "rounds": len(trained),
+        "malicious": list(scenario.malicious_clients),
+        "last_three_rounds": _means(trained[-3:]),
+        "since_attack": _means(attacked),
+        "worst_attack_success_rate": max(success, default=None),
+        "num_repaired": sum(record.accepted for record in trained),
+        "num_refused": sum(record.sanitized and not record.accepted for record in trained),
+        "num_rejected": sum(record.num_rejected for record in trained),
+        "num_failures": sum(record.num_failures for record in trained),
+        "seconds": {
+            "training": sum(record.train_seconds for record in trained),
+            "repair": sum(record.sanitize_seconds for record in trained),
+            "evaluation": sum(record.evaluate_seconds for record in records),
+            "total": seconds,
+        },
+        "device": _describe(device),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("fl-defense", "flwr", "torch", "numpy")},
+        },
+    }
+
+
+def _since_attack(trained: Sequence[RoundRecord]) -> Sequence[RoundRecord]:
+    """Rounds from the first attacked one on; all of them if none was attacked."""
+    first = next((record.round for record in trained if record.malicious), 1)
+    return [record for record in trained if record.round >= first]
+
+
+def _means(records: Sequence[RoundRecord]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for name in RATES:
+        rates = [rate for record in records if (rate := getattr(record, name)) is not None]
+        means[name] = fmean(rates) if rates else None
+    return means
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"

@@ -1,0 +1,342 @@
+"""A scenario: one experiment as one frozen value, read from YAML with every fault at once."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from fl_defense.model_spec import ModelSpec
+from fl_defense.replies import ReplyCheck
+from fl_defense.sanitizers import SANITIZERS, NoDefense, Sanitizer
+from fl_defense.schedule import Schedule
+from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
+from simulations.attacks import ATTACKS, Attack, Backdoor, NoAttack
+from simulations.choices import CONFIG, choice, kebab, nearest, part
+from simulations.data import DATASETS, IID, PARTITIONS, Digits, ImageSource, Partition
+from simulations.models import MODELS, Architecture, Factory, SmallCNN
+from simulations.triggers import TRIGGERS
+
+
+class ConfigError(ValueError):
+    """A scenario is wrong; `faults` holds one line each: where: what, got; what to do."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Clients(BaseModel):
+    """Who takes part."""
+
+    model_config = CONFIG
+    count: int = Field(default=10, ge=1)
+    """Number of clients in the federation."""
+    per_round: int | None = Field(default=None, ge=1)
+    """Clients asked in each round, drawn from the seed; null: all."""
+    timeout_seconds: float = Field(default=3600, gt=0)
+    """How long the server waits for the replies of a round."""
+
+
+class Training(BaseModel):
+    """What an honest client does with the model in a round."""
+
+    model_config = CONFIG
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the client's images."""
+    batch_size: int = Field(default=32, ge=2)
+    """Images per step."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    """Of SGD."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD, afresh in each round."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Of SGD."""
+    augmentation: Literal["none", "crop", "crop-flip"] = "none"
+    """Random shift by up to 4 pixels, and horizontal mirroring, after any trigger was stamped."""
+
+
+class Repair(BaseModel):
+    """How the server applies the defense."""
+
+    model_config = CONFIG
+    schedule: Annotated[Schedule, part(Schedule)] = Schedule()
+    """Which rounds are repaired."""
+    min_agreement: float = Field(default=0.5, ge=0, le=1)
+    """Do-no-harm gate: least agreement of aggregate and repaired model on surrogate images."""
+    on_failure: Literal["keep", "previous", "raise"] = "keep"
+    """If the defense fails: keep the aggregate, go back to the previous model, or stop."""
+    broadcast: Literal["repaired", "aggregate"] = "repaired"
+    """What clients train on; with aggregate, only the released model is the repaired one."""
+    reply_check: Annotated[ReplyCheck, part(ReplyCheck)] = ReplyCheck()
+    """What a reply must satisfy to be aggregated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayEngine:
+    """Flower's simulation: clients run in parallel in Ray's worker processes."""
+
+    cpus_per_client: int = 1
+    """CPU cores, and torch threads, of one client."""
+    gpus_per_client: float | None = None
+    """Share of a GPU for one client; null: an eighth if there is a GPU, else none."""
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_client < 1:
+            raise ValueError(f"cpus_per_client must be at least 1, got {self.cpus_per_client}")
+        if self.gpus_per_client is not None and self.gpus_per_client < 0:
+            raise ValueError(f"gpus_per_client must be at least 0, got {self.gpus_per_client}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InProcessEngine:
+    """One process, one client after the other: no start-up cost, easy to debug."""
+
+    cpus_per_client: int = 1
+    """Torch threads of one client; the same number gives the same result as Ray."""
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_client < 1:
+            raise ValueError(f"cpus_per_client must be at least 1, got {self.cpus_per_client}")
+
+
+Engine = RayEngine | InProcessEngine
+
+ENGINES: dict[str, type[RayEngine] | type[InProcessEngine]] = {
+    "ray": RayEngine,
+    "in-process": InProcessEngine,
+}
+"""Engines by the name that a scenario gives."""
+
+
+TABLES: dict[str, Mapping[str, Any]] = {
+    "data": DATASETS,
+    "partition": PARTITIONS,
+    "model": MODELS,
+    "trigger": TRIGGERS,
+    "attack": ATTACKS,
+    "aggregator": AGGREGATORS,
+    "defense": SANITIZERS,
+    "engine": ENGINES,
+}
+"""All tables, by the field that chooses from them."""
+
+
+class Scenario(BaseModel):
+    """One experiment: data, clients, attack, defense, and how to run it."""
+
+    model_config = CONFIG
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    """Names the results folder."""
+    seed: int = Field(default=0, ge=0)
+    """Decides everything that is drawn: weights, partition, attackers, batches, the defense."""
+    rounds: int = Field(default=10, ge=1)
+    """Rounds of training and aggregation."""
+    data: Annotated[ImageSource, choice(DATASETS)] = Digits()
+    """The images."""
+    partition: Annotated[Partition, choice(PARTITIONS)] = IID()
+    """How training images are dealt out to clients."""
+    model: Annotated[Architecture, choice(MODELS, factory=Factory)] = SmallCNN()
+    """The network that is trained."""
+    clients: Clients = Clients()
+    """Who takes part."""
+    training: Training = Training()
+    """What a client does in a round."""
+    aggregator: Annotated[Aggregator, choice(AGGREGATORS)] = FedAvg()
+    """The strategy that the defense wraps."""
+    backdoor: Annotated[Backdoor, part(Backdoor, trigger=choice(TRIGGERS))] = Backdoor()
+    """The trigger and its target: measured in every run, planted by the attack."""
+    attack: Annotated[Attack, choice(ATTACKS)] = NoAttack()
+    """What malicious clients do."""
+    defense: Annotated[Sanitizer, choice(SANITIZERS)] = NoDefense()
+    """The sanitizer that repairs the aggregate."""
+    repair: Repair = Repair()
+    """How the server applies the defense."""
+    engine: Annotated[Engine, choice(ENGINES)] = RayEngine()
+    """What runs the clients."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where clients train and the server repairs; auto: a GPU if there is one."""
+
+    @property
+    def num_replies(self) -> int:
+        """Clients asked in each round."""
+        return self.clients.per_round or self.clients.count
+
+    @property
+    def malicious_clients(self) -> tuple[int, ...]:
+        """Partition ids of the malicious clients."""
+        return self.attack.malicious_clients(self.clients.count, self.seed)
+
+    def model_spec(self) -> ModelSpec:
+        """Return the structure of the model, which is all that the defense is told."""
+        shape, num_classes, architecture = (
+            self.data.input_shape,
+            self.data.num_classes,
+            self.model,
+        )
+        return ModelSpec(
+            build=lambda: architecture.build(shape, num_classes),
+            input_shape=shape,
+            num_classes=num_classes,
+            pixels=self.data.pixels,
+        )
+
+    def to_yaml(self) -> str:
+        """Write the scenario with every field spelled out; reading it gives an equal scenario."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Scenario":
+        faults = list(self._misfits())
+        if faults:
+            raise ConfigError(faults)
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        """Yield what is wrong between parts that are right by themselves."""
+        if self.num_replies > self.clients.count:
+            yield (
+                f"clients.per-round: must be at most the count of {self.clients.count}, "
+                f"got {self.num_replies}; lower it"
+            )
+        num_classes = None
+        for where, check in (
+            ("data", lambda: self.data.num_classes),
+            ("backdoor.trigger", lambda: self.backdoor.trigger.check(self.data.input_shape)),
+            ("attack.malicious", lambda: self.malicious_clients),
+            ("aggregator", lambda: self.aggregator.check(self.num_replies)),
+        ):
+            try:
+                found = check()
+            except ValueError as error:
+                yield f"{where}: {error}"
+            else:
+                num_classes = found if where == "data" else num_classes
+        if isinstance(num_classes, int) and self.backdoor.target >= num_classes:
+            yield (
+                f"backdoor.target: must be a class in 0..{num_classes - 1}, "
+                f"got {self.backdoor.target}; choose one of the data set's classes"
+            )
+
+
+def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
+    """Read a scenario from YAML and apply `--set` overrides.
+
+    Args:
+        path: the file.
+        overrides: "dotted.field=value"; the value is YAML. Giving another `name` to a part drops
+            the fields of the one it replaces.
+
+    Raises:
+        ConfigError: with all faults of the file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError([f"{path}: cannot be read ({reason}); name a scenario file"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(content, dict):
+        raise ConfigError([f"{path}: must be a mapping, got {type(content).__name__}"])
+    for override in overrides:
+        _apply_override(content, override)
+    try:
+        return Scenario.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {fault}" for fault in _faults(error)]) from error
+
+
+def scenario_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a scenario file."""
+    schema = Scenario.model_json_schema(by_alias=True, mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError([f"--set: must be dotted.field=value, got {override!r}; e.g. seed=3"])
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"--set {dotted}: not a YAML value: {text!r}"]) from error
+    inner = content
+    for key in keys[:-1]:
+        if not isinstance(inner.get(key), dict):
+            inner[key] = {}
+        inner = inner[key]
+    if keys[-1] == "name" and len(keys) > 1 and inner.get("name") != value:
+        inner.clear()
+    inner[keys[-1]] = value
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """Write each of pydantic's errors as one line: where: what, got ...; what to do."""
+    for fault in error.errors():
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            yield from cause.faults
+            continue
+        where = ".".join(kebab(str(step)) for step in _without_tags(fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(fault["loc"])
+            yield f"{where}: unknown key{nearest(str(fault['loc'][-1]), known)}" + (
+                f"; known: {', '.join(known)}" if known else ""
+            )
+        elif fault["type"] == "missing":
+            yield f"{where}: is missing; add it"
+        elif fault["type"] == "value_error":
+            yield f"{where}: {cause}"
+        elif fault["type"] in ("unknown_name", "unknown_preset", "no_name"):
+            yield f"{where}: {fault['msg']}"
+        else:
+            yield f"{where}: {_lower_first(fault['msg'])}, got {fault['input']!r}"
+
+
+def _without_tags(loc: tuple[int | str, ...]) -> list[int | str]:
+    """Drop from a location the names that a choice was decided by."""
+    steps: list[int | str] = []
+    for index, step in enumerate(loc):
+        table = TABLES.get(str(loc[index - 1])) if index else None
+        if table is not None and (step in table or ":" in str(step)):
+            continue
+        steps.append(step)
+    return steps
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are known where an unknown one was found."""
+    schema: Mapping[str, Any] = Scenario.model_json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+    current: Mapping[str, Any] = schema
+    for step in loc[:-1]:
+        current = _step_into(current, str(step), definitions)
+    return list(_resolve(current, definitions).get("properties", {}))
+
+
+def _step_into(
+    schema: Mapping[str, Any], step: str, definitions: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    resolved = _resolve(schema, definitions)
+    if kebab(step) in resolved.get("properties", {}):
+        return resolved["properties"][kebab(step)]  # type: ignore[no-any-return]
+    for option in resolved.get("oneOf", ()):
+        entry = _resolve(option, definitions)
+        if entry.get("properties", {}).get("name", {}).get("const") == step:
+            return entry
+    return resolved
+
+
+def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    reference = schema.get("$ref")
+    return definitions[reference.rsplit("/", 1)[1]] if reference else schema
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
