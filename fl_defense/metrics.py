@@ -31,7 +31,9 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
     return _share(predicted == labels, "accuracy")
 
 
-def attack_success_rate(predicted_on_triggered: Tensor, labels: Tensor, target: Tensor | int) -> float:
+def attack_success_rate(
+    predicted_on_triggered: Tensor, labels: Tensor, target: Tensor | int
+) -> float:
     """Share of triggered images, not of the target class, that are given the target class.
 
     Args:

@@ -62,7 +62,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(f"input_shape must be (channels, height, width), got {self.input_shape}")
+            raise ValueError(
+                f"input_shape must be (channels, height, width), got {self.input_shape}"
+            )
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
         if len(self.pixels.mean) not in (1, self.input_shape[0]):

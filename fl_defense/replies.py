@@ -106,7 +106,9 @@ class ReplyCheck:
             except (ValueError, TypeError, OSError, EOFError, SyntaxError) as error:
                 return f"{name}: cannot be decoded ({type(error).__name__})"
             if values.shape != shape or str(values.dtype) != dtype:
-                return f"{name}: must be {dtype}{list(shape)}, got {values.dtype}{list(values.shape)}"
+                return (
+                    f"{name}: must be {dtype}{list(shape)}, got {values.dtype}{list(values.shape)}"
+                )
             if not np.isfinite(values).all():
                 return f"{name}: holds NaN or Inf"
             if values.dtype.kind == "f" and values.size and np.abs(values).max() > self.max_abs:
@@ -185,9 +187,7 @@ def _metric_fault(metrics: MetricRecord, weighted_by_key: str) -> str | None:
     return None
 
 
-def _unusual_metric_keys(
-    replies: list[Message], weighted_by_key: str
-) -> list[tuple[Message, str]]:
+def _unusual_metric_keys(replies: list[Message], weighted_by_key: str) -> list[tuple[Message, str]]:
     """Find replies whose metric keys differ from those of the majority; Flower would abort."""
     del weighted_by_key
     if not replies:

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -249,7 +250,7 @@ class SanitizingStrategy(Strategy):
         return restore_arrays(arrays, self._global, buffers), metrics
 
     def _repair(self, record: "_Draft", suspect: nn.Module) -> tuple[nn.Module, OnImages]:
-        """Return the weights to hand on and the model as deployed; note in `record` what was done."""
+        """Return the weights to hand on and the model as deployed; note it all in `record`."""
         unrepaired = OnImages(suspect, self.spec.pixels)
         if not self.schedule.is_due(record.round, self._num_rounds):
             return suspect, unrepaired
@@ -308,7 +309,7 @@ class SanitizingStrategy(Strategy):
         batches = self._gate_images.split(256)
         old, new = predict(before, batches), predict(after, batches)
         shares = [(new[old == label] == label).double().mean().item() for label in old.unique()]
-        return sum(shares) / len(shares)
+        return float(fmean(shares))
 
     def _show(
         self,
@@ -353,13 +354,15 @@ class SanitizingStrategy(Strategy):
         ]
 
     def _check_initial(self, arrays: ArrayRecord) -> None:
-        expected = {name: tuple(value.shape) for name, value in self.spec.build().state_dict().items()}
+        expected = {
+            name: tuple(value.shape) for name, value in self.spec.build().state_dict().items()
+        }
         got = {name: tuple(array.shape) for name, array in arrays.items()}
         for name in sorted(expected.keys() | got.keys()):
             if expected.get(name) != got.get(name):
                 raise ValueError(
-                    f"initial_arrays: {name!r} must be {expected.get(name, 'absent')} as in the model "
-                    f"that spec.build() makes, got {got.get(name, 'absent')}; "
+                    f"initial_arrays: {name!r} must be {expected.get(name, 'absent')} as in the "
+                    f"model that spec.build() makes, got {got.get(name, 'absent')}; "
                     "make both from the same architecture"
                 )
 

@@ -32,7 +32,9 @@ def textures(
     return images
 
 
-def _colored_noise(num: int, shape: tuple[int, int, int], generator: torch.Generator | None) -> Tensor:
+def _colored_noise(
+    num: int, shape: tuple[int, int, int], generator: torch.Generator | None
+) -> Tensor:
     """1/f^a noise, exponent drawn per image from [0.7, 2.2], stretched to [0, 1]."""
     channels, height, width = shape
     exponent = 0.7 + 1.5 * torch.rand(num, 1, 1, 1, generator=generator)
@@ -41,7 +43,8 @@ def _colored_noise(num: int, shape: tuple[int, int, int], generator: torch.Gener
     white = torch.fft.rfft2(torch.randn(num, channels, height, width, generator=generator))
     noise = torch.fft.irfft2(white * frequency.pow(-exponent), s=(height, width))
     low, high = noise.amin((2, 3), keepdim=True), noise.amax((2, 3), keepdim=True)
-    return (noise - low) / (high - low).clamp_min(1e-8)
+    stretched: Tensor = (noise - low) / (high - low).clamp_min(1e-8)
+    return stretched
 
 
 def _cover_with_shape(images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Flower's aggregation strategies, by name, with the settings that matter here."""
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from flwr.serverapp import strategy as flower
 
@@ -143,8 +143,8 @@ class Krum:
         least = 2 * self.num_malicious + 3
         _require(
             num_replies >= least,
-            f"num-malicious {self.num_malicious} needs at least {least} replies a round (n > 2f + 2), "
-            f"got {num_replies}; lower it or ask more clients",
+            f"num-malicious {self.num_malicious} needs at least {least} replies a round "
+            f"(n > 2f + 2), got {num_replies}; lower it or ask more clients",
         )
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
@@ -193,8 +193,8 @@ class Bulyan:
         least = 4 * self.num_malicious + 3
         _require(
             num_replies >= least,
-            f"num-malicious {self.num_malicious} needs at least {least} replies a round (n >= 4f + 3), "
-            f"got {num_replies}; lower it or ask more clients",
+            f"num-malicious {self.num_malicious} needs at least {least} replies a round "
+            f"(n >= 4f + 3), got {num_replies}; lower it or ask more clients",
         )
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
@@ -219,7 +219,7 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
 """Aggregators by the name that a scenario gives: Flower's names in lower case."""
 
 
-def _sampling(num_replies: int, num_clients: int) -> dict[str, int | float]:
+def _sampling(num_replies: int, num_clients: int) -> dict[str, Any]:
     """Make a strategy ask `num_replies` of `num_clients`, and wait until all have registered.
 
     With Flower's defaults the first round races with registration and may train two clients only.

@@ -1,7 +1,7 @@
 """Attacks: what malicious clients do to their data and to their update."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ class Backdoor:
     It is measured in runs without attackers too: there its success rate is the floor.
     """
 
-    trigger: Trigger = Patch()
+    trigger: Trigger = field(default_factory=Patch)
     """What is put on an image."""
     target: int = 0
     """The class that triggered images should be given."""
@@ -30,7 +30,7 @@ class Backdoor:
             raise ValueError(f"target must be at least 0, got {self.target}")
 
     def apply(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) in [0, 1] with the trigger, and the classes they should get."""
+        """Return images (B, C, H, W) in [0, 1] with the trigger, and the wanted classes."""
         return self.trigger.stamp(images), torch.full_like(labels, self.target)
 
 

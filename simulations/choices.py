@@ -1,6 +1,6 @@
 """Parts of a scenario: plain dataclasses, and choices among them by name.
 
-`part(Schedule)` is a pydantic type that reads a mapping into a `Schedule`. `choice(SANITIZERS)` reads
+`part(Schedule)` reads a mapping into a `Schedule`; `choice(SANITIZERS)` reads
 `{name: dhbe, iterations: 40}` into a `DHBE`. Both come with a JSON schema made from the dataclass:
 its types, defaults and the sentence under each field. A line added to a table is all that a new
 entry needs; the dataclasses themselves know nothing of pydantic.
@@ -15,8 +15,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
-from pydantic import create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    create_model,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Table = Mapping[str, Any]
@@ -66,7 +74,7 @@ def choice(table: Table, *, factory: type | None = None) -> "Choice":
     if len(models) == 1:
         return Choice(table, *models.values(), factory=factory)
     tagged = [Annotated[model, Tag(name)] for name, model in models.items()]
-    union = Annotated[Union[tuple(tagged)], Discriminator(_name_of)]  # noqa: UP007 - made from a list
+    union: Any = Annotated[Union[tuple(tagged)], Discriminator(_name_of)]  # type: ignore[valid-type]  # noqa: UP007 - made from a list
     return Choice(table, union, factory=factory)
 
 
@@ -99,7 +107,9 @@ class _PartModel(BaseModel):
 
     def build(self) -> Any:
         """Return the instance of the dataclass."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self.builds)}
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self.builds)
+        }
         return self.builds(**values)
 
     @model_validator(mode="after")

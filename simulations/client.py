@@ -185,9 +185,7 @@ def _client_images(scenario: Scenario, partition_id: int) -> tuple[Tensor, Tenso
 
 
 @lru_cache(maxsize=4)
-def _split(
-    partition: Partition, source: ImageSource, num_clients: int, seed: int
-) -> list[Indices]:
+def _split(partition: Partition, source: ImageSource, num_clients: int, seed: int) -> list[Indices]:
     return partition.split(load_data(source).train_labels.numpy(), num_clients, seed)
 
 

@@ -35,7 +35,9 @@ class SmallCNN:
         layers: list[nn.Module] = []
         for step in range(3):
             layers += [
-                nn.Conv2d(channels[step], channels[step + 1], 3, padding=1, bias=self.norm == "none"),
+                nn.Conv2d(
+                    channels[step], channels[step + 1], 3, padding=1, bias=self.norm == "none"
+                ),
                 _norm(self.norm, channels[step + 1]),
                 nn.ReLU(inplace=True),
                 nn.MaxPool2d(2) if step < 2 else nn.AdaptiveAvgPool2d(1),
@@ -45,7 +47,7 @@ class SmallCNN:
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet:
-    """CIFAR-style residual network: 3x3 stem without pooling, four stages (He et al., CVPR 2016)."""
+    """CIFAR-style residual network: 3x3 stem, no pooling, four stages (He et al., CVPR 2016)."""
 
     depth: Literal[10, 18] = 18
     """Number of weighted layers: 10 (one basic block per stage) or 18 (two)."""
@@ -96,7 +98,9 @@ class Factory:
         del input_shape
         model = _import_factory(self.path)(num_classes=num_classes, **self.arguments)
         if not isinstance(model, nn.Module):
-            raise ValueError(f"{self.path} must return a torch.nn.Module, got {type(model).__name__}")
+            raise ValueError(
+                f"{self.path} must return a torch.nn.Module, got {type(model).__name__}"
+            )
         return model
 
 
@@ -147,7 +151,9 @@ def _import_factory(path: str) -> Callable[..., Any]:
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import {path!r} ({error}); write package.module:function") from error
+        raise ValueError(
+            f"cannot import {path!r} ({error}); write package.module:function"
+        ) from error
     if not callable(factory):
         raise ValueError(f"{path!r} is not callable; name a function or class that returns a model")
     return factory  # type: ignore[no-any-return]

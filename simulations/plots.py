@@ -16,6 +16,7 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     measured = [record for record in records if record.round > 0 and record.accuracy is not None]
     rounds = [record.round for record in measured]
@@ -31,13 +32,17 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
         ("attack_success_rate", "ASR", {"color": "tab:red"}),
     ):  # fmt: skip
         axes.plot(
-            rounds, [getattr(record, field) for record in measured], label=label, marker=".", **style
+            rounds,
+            [getattr(record, field) for record in measured],
+            label=label,
+            marker=".",
+            **style,
         )
     refused = [record.round for record in measured if record.sanitized and not record.accepted]
     if refused:
         axes.plot(refused, [0.0] * len(refused), "kx", label="repair refused")
     axes.set(xlabel="round", ylabel="rate", ylim=(-0.02, 1.02), title=title)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path, dpi=120)

@@ -112,7 +112,7 @@ class Recorder:
             FederationError: if no reply was left to aggregate; the round is written all the same.
         """
         started = perf_counter()
-        rates: dict[str, float] = {}
+        rates: dict[str, Any] = {}
         if outcome.before is not None and outcome.after is not None:
             before = self._measure(outcome.before)
             unchanged = outcome.after.model is outcome.before.model and outcome.after.purify is None

@@ -55,7 +55,11 @@ def run_scenario(
         return grids[-1]
 
     recorder = Recorder(
-        scenario, data, folder, tell or (lambda record: None), lambda node: grids[-1].partition_of(node)
+        scenario,
+        data,
+        folder,
+        tell or (lambda record: None),
+        lambda node: grids[-1].partition_of(node),
     )
     _quiet_flower()
     run_federation(
@@ -80,9 +84,7 @@ def _check_data(scenario: Scenario) -> Any:
     except ValueError as error:
         raise ConfigError([f"data: {error}"]) from error
     try:
-        scenario.partition.split(
-            data.train_labels.numpy(), scenario.clients.count, scenario.seed
-        )
+        scenario.partition.split(data.train_labels.numpy(), scenario.clients.count, scenario.seed)
     except ValueError as error:
         raise ConfigError([f"partition: {error}"]) from error
     return data

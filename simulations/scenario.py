@@ -338,5 +338,3 @@ def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mappi
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-

@@ -48,7 +48,7 @@ class Patch:
         row, column = self._corner(height, width)
         if row < 0 or column < 0 or row + self.size > height or column + self.size > width:
             raise ValueError(
-                f"size {self.size} at row {row}, column {column} leaves the {height}x{width} image; "
+                f"size {self.size} at row {row}, column {column} leaves a {height}x{width} image; "
                 "choose a smaller size or margin, or another position"
             )
         if len(self.color) not in (1, channels):
@@ -60,7 +60,9 @@ class Patch:
         row, column = self._corner(images.shape[2], images.shape[3])
         color = images.new_tensor(self.color).view(-1, 1, 1)
         stamped = images.clone()
-        stamped[:, :, row : row + self.size, column : column + self.size] = color * self._ones(images)
+        stamped[:, :, row : row + self.size, column : column + self.size] = color * self._ones(
+            images
+        )
         return stamped
 
     def _corner(self, height: int, width: int) -> tuple[int, int]:

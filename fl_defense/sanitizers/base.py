@@ -128,14 +128,18 @@ def _check_untouched(name: str, suspect: nn.Module, before: Mapping[str, Tensor]
     after = suspect.state_dict()
     changed = [key for key, value in before.items() if not _same(value, after[key])]
     if changed:
-        raise ContractError(f"{name}: the suspect must stay untouched, got a changed {changed[0]!r}")
+        raise ContractError(
+            f"{name}: the suspect must stay untouched, got a changed {changed[0]!r}"
+        )
 
 
 def _check_result(name: str, model: nn.Module, before: Mapping[str, Tensor]) -> None:
     after = model.state_dict()
     if after.keys() != before.keys():
         differing = sorted(after.keys() ^ before.keys())
-        raise ContractError(f"{name}: the result must have the suspect's arrays, got {differing[0]!r}")
+        raise ContractError(
+            f"{name}: the result must have the suspect's arrays, got {differing[0]!r}"
+        )
     for key, old in before.items():
         new = after[key]
         if (new.shape, new.dtype, new.device) != (old.shape, old.dtype, old.device):

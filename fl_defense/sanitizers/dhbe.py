@@ -94,11 +94,15 @@ class DHBE:
     def __post_init__(self) -> None:
         for name in ("iterations", "student_steps", "num_textures", "latent_size"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        _require(self.generator_width >= 1, "generator_width must be at least 1", self.generator_width)
+        _require(
+            self.generator_width >= 1, "generator_width must be at least 1", self.generator_width
+        )
         _require(self.batch_size >= 2, "batch_size must be at least 2", self.batch_size)
         _require(self.student_lr > 0, "student_lr must be positive", self.student_lr)
         _require(self.generator_lr > 0, "generator_lr must be positive", self.generator_lr)
-        _require(0 <= self.texture_share <= 1, "texture_share must be in [0, 1]", self.texture_share)
+        _require(
+            0 <= self.texture_share <= 1, "texture_share must be in [0, 1]", self.texture_share
+        )
         _require(
             self.patch_size is None or self.patch_size >= 3,
             "patch_size must be at least 3 or null",
@@ -316,7 +320,8 @@ class _Players:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier round."""
         for name, part in self._parts():
-            part.load_state_dict(state[name])
+            # A copy: optimisers go on writing into the tensors that they are given.
+            part.load_state_dict(copy.deepcopy(state[name]))
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         patches = {"patches": self.patch_generator, "patch_ascent": self._patch_ascent}
@@ -335,7 +340,9 @@ def _place(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> Tensor:
     lefts = torch.randint(width - side + 1, (draws,), device=patches.device).expand(num)
     rows = torch.arange(height, device=patches.device) - tops[:, None]
     columns = torch.arange(width, device=patches.device) - lefts[:, None]
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[
+        :, None
+    ]
     index = torch.arange(num, device=patches.device)[:, None, None]
     values = patches.permute(0, 2, 3, 1)[
         index, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
@@ -373,5 +380,3 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 def _require(condition: bool, message: str, got: object) -> None:
     if not condition:
         raise ValueError(f"{message}, got {got}")
-
-

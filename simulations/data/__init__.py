@@ -12,7 +12,7 @@ from simulations.data.datasets import (
     ImageFolder,
     ImageSource,
 )
-from simulations.data.partition import PARTITIONS, IID, Dirichlet, Partition
+from simulations.data.partition import IID, PARTITIONS, Dirichlet, Partition
 
 DATASETS: dict[str, type[ImageSource]] = {
     "digits": Digits,

@@ -117,7 +117,7 @@ class Digits(ImageSource):
 
 @dataclass(frozen=True, kw_only=True)
 class FashionMNIST(ImageSource):
-    """Fashion-MNIST: 60,000 train and 10,000 test images of clothes, 28x28, gray (Zalando, 2017)."""
+    """Fashion-MNIST: 60,000 train, 10,000 test images of clothes, 28x28, gray (Zalando, 2017)."""
 
     root: str = "data"
     """Folder that holds, or will hold, the data set."""
@@ -156,7 +156,7 @@ class CIFAR10(ImageSource):
 
     def read(self) -> ImageData:
         """Read torchvision's copy, downloading it if it is not there."""
-        from torchvision.datasets import CIFAR10 as Torchvision
+        from torchvision import datasets
 
         root = Path(self.root)
         if not (root / "cifar-10-batches-py").is_dir():
@@ -166,7 +166,7 @@ class CIFAR10(ImageSource):
                 looked_in=[str(root / "cifar-10-batches-py")],
                 remedy="put cifar-10-batches-py there, or use data.name=image-folder",
             )
-        train, test = (Torchvision(self.root, train=part) for part in (True, False))
+        train, test = (datasets.CIFAR10(self.root, train=part) for part in (True, False))
         return ImageData(
             train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),
             train_labels=torch.tensor(train.targets),
@@ -194,7 +194,7 @@ class GTSRB(ImageSource):
 
     def read(self) -> ImageData:
         """Read torchvision's copy, downloading it if it is not there."""
-        from torchvision.datasets import GTSRB as Torchvision
+        from torchvision import datasets
 
         root = Path(self.root)
         if not (root / "gtsrb").is_dir():
@@ -204,7 +204,7 @@ class GTSRB(ImageSource):
                 looked_in=[str(root / "gtsrb")],
                 remedy="put torchvision's gtsrb folder there, or use data.name=image-folder",
             )
-        train, test = (Torchvision(self.root, split=part) for part in ("train", "test"))
+        train, test = (datasets.GTSRB(self.root, split=part) for part in ("train", "test"))
         train_images, train_labels = _read_pictures(train._samples, self.size, channels=3)
         test_images, test_labels = _read_pictures(test._samples, self.size, channels=3)
         return ImageData(
@@ -284,8 +284,8 @@ class ImageFolder(ImageSource):
         folder = Path(self.root) / part
         if not folder.is_dir():
             raise DataError(
-                f"{folder}: no such folder; image-folder needs {self.root}/train and {self.root}/test "
-                "with one folder per class"
+                f"{folder}: no such folder; image-folder needs {self.root}/train and "
+                f"{self.root}/test with one folder per class"
             )
         classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
         if len(classes) < 2:
@@ -335,7 +335,9 @@ def _read_idx(path: Path) -> Tensor:
     return torch.from_numpy(values.reshape(shape).copy())
 
 
-def _read_pictures(samples: list[tuple[str, int]], size: int, channels: int) -> tuple[Tensor, Tensor]:
+def _read_pictures(
+    samples: list[tuple[str, int]], size: int, channels: int
+) -> tuple[Tensor, Tensor]:
     """Read picture files as uint8 (N, channels, size, size), with their labels (N,)."""
     from PIL import Image, UnidentifiedImageError
 
@@ -348,7 +350,9 @@ def _read_pictures(samples: list[tuple[str, int]], size: int, channels: int) -> 
                     converted = converted.resize((size, size), Image.Resampling.BILINEAR)
                 images[index] = np.asarray(converted).reshape(size, size, channels)
         except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"{path}: not a readable picture ({error}); remove or replace it") from error
+            raise DataError(
+                f"{path}: not a readable picture ({error}); remove or replace it"
+            ) from error
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
 
@@ -364,5 +368,6 @@ def _download_with_torchvision(name: str, root: Path, looked_in: list[str], reme
             getattr(datasets, name)(root, download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{name}: not found in {', '.join(looked_in)}, and the download failed ({error}); {remedy}"
+            f"{name}: not found in {', '.join(looked_in)}, and the download failed ({error}); "
+            f"{remedy}"
         ) from error

@@ -1,5 +1,6 @@
 """How the training images are dealt out to the clients; a pure function of the seed."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ MAX_DRAWS = 1000
 """Dirichlet draws before giving up on the smallest size."""
 
 
-class Partition(Protocol):
+class Partition(Hashable, Protocol):
     """Deals out the images of a data set."""
 
     def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
@@ -65,7 +66,7 @@ class Dirichlet:
             if min(map(len, clients)) >= self.min_size:
                 return clients
         raise ValueError(
-            f"no draw in {MAX_DRAWS} gave every one of {num_clients} clients {self.min_size} images; "
+            f"no draw in {MAX_DRAWS} gave each of {num_clients} clients {self.min_size} images; "
             "raise alpha or lower min-size"
         )
 
@@ -77,5 +78,5 @@ PARTITIONS: dict[str, type[IID] | type[Dirichlet]] = {"iid": IID, "dirichlet": D
 def _require_enough(num_images: int, num_clients: int, min_size: int) -> None:
     if num_images < num_clients * min_size:
         raise ValueError(
-            f"{num_images} images are too few for {num_clients} clients with at least {min_size} each"
+            f"{num_images} images are too few for {num_clients} clients with {min_size} each"
         )

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+
+
+def test_normalize_is_per_channel_and_denormalize_undoes_it() -> None:
+    pixels = Pixels(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    inputs = pixels.normalize(images)
+    assert torch.allclose(inputs[:, 1], (images[:, 1] - 0.2) / 0.25)
+    assert torch.allclose(pixels.denormalize(inputs), images, atol=1e-6)
+
+
+def test_one_number_serves_all_channels() -> None:
+    assert Pixels(mean=(0.5,), std=(0.5,)).normalize(torch.ones(1, 3, 2, 2)).eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [((0.5,), (0.5, 0.5), "same length"), ((0.5,), (0.0,), "std must be positive")],
+)
+def test_pixels_refuse(mean: tuple[float, ...], std: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Pixels(mean=mean, std=std)
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_classes", "message"),
+    [
+        ((3, 0, 8), 2, "input_shape"),
+        ((3, 8, 8), 1, "num_classes must be at least 2"),
+    ],
+)
+def test_spec_refuses(shape: tuple[int, int, int], num_classes: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelSpec(build=nn.Identity, input_shape=shape, num_classes=num_classes)
+
+
+def test_spec_refuses_pixels_of_other_channels() -> None:
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        ModelSpec(
+            build=nn.Identity,
+            input_shape=(3, 8, 8),
+            num_classes=2,
+            pixels=Pixels(mean=(0.5, 0.5), std=(1.0, 1.0)),
+        )
+
+
+def test_deployed_model_purifies_then_normalizes() -> None:
+    class Zero(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * 0
+
+    deployed = OnImages(nn.Flatten(), Pixels(mean=(0.5,), std=(0.25,)), purify=Zero())
+    assert deployed(torch.ones(1, 1, 2, 2)).eq(-2).all()

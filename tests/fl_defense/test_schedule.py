@@ -1,0 +1,33 @@
+from typing import Any
+
+import pytest
+
+from fl_defense.schedule import Schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        (Schedule(), [1, 2, 3, 4, 5, 6, 7]),
+        (Schedule(first_round=4), [4, 5, 6, 7]),
+        (Schedule(every=3), [1, 4, 7]),
+        (Schedule(first_round=2, every=3), [2, 5, 7]),
+        (Schedule(first_round=2, every=3, last=False), [2, 5]),
+        (Schedule(every=None), [7]),
+    ],
+)
+def test_due_rounds(schedule: Schedule, due: list[int]) -> None:
+    assert [number for number in range(1, 8) if schedule.is_due(number, 7)] == due
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"first_round": 0}, "first_round must be at least 1, got 0"),
+        ({"every": 0}, "every must be at least 1 or null, got 0"),
+        ({"every": None, "last": False}, "no round would be repaired"),
+    ],
+)
+def test_refuses(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Schedule(**fields)
