@@ -57,7 +57,7 @@ def part(cls: type, **choices: "Choice") -> "Choice":
         cls: a frozen dataclass; its ValueErrors become faults of the scenario.
         choices: for fields of `cls` that are choices by name themselves.
     """
-    return Choice({None: cls}, _make_model(cls, None, choices))
+    return Choice({None: cls}, _make_model(cls, None, choices), nested=choices)
 
 
 def choice(table: Table, *, factory: type | None = None) -> "Choice":
@@ -125,11 +125,17 @@ class Choice:
     """
 
     def __init__(
-        self, table: Mapping[Any, Any], model: Any, *, factory: type | None = None
+        self,
+        table: Mapping[Any, Any],
+        model: Any,
+        *,
+        factory: type | None = None,
+        nested: Mapping[str, "Choice"] | None = None,
     ) -> None:
         self.table = table
         self.model = model
         self.factory = factory
+        self.nested = nested or {}
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -184,6 +190,8 @@ class Choice:
         values = {
             kebab(field.name): getattr(value, field.name) for field in dataclasses.fields(value)
         }
+        for name, inner in self.nested.items():
+            values[kebab(name)] = inner._dump(getattr(value, name))
         if self.factory is not None and isinstance(value, self.factory):
             return {"name": values.pop("path"), **values}
         for name, cls in self.table.items():

@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -182,6 +183,8 @@ def _run_with_ray(
 ) -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray announces a change of how it hides GPUs; nothing here depends on it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     from flwr.simulation import run_simulation
 
     gpus = engine.gpus_per_client

@@ -92,7 +92,7 @@ class Digits(ImageSource):
 
     input_shape: ClassVar[tuple[int, int, int]] = (1, 16, 16)
     num_classes: ClassVar[int] = 10
-    pixels: ClassVar[Pixels] = Pixels(mean=(0.305,), std=(0.36,))
+    pixels: ClassVar[Pixels] = Pixels(mean=(0.305,), std=(0.319,))
 
     def read(self) -> ImageData:
         """Read the digits from scikit-learn's package."""

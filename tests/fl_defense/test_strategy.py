@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid, strategy as flower
+from flwr.serverapp import Grid
+from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
@@ -140,9 +141,7 @@ class Lab:
         wrapped = SanitizingStrategy(
             inner, sanitizer, self.spec, device="cpu", observe=self.outcomes.append, **settings
         )
-        result = wrapped.start(
-            self.grid, ArrayRecord(self.model.state_dict()), num_rounds=rounds
-        )
+        result = wrapped.start(self.grid, ArrayRecord(self.model.state_dict()), num_rounds=rounds)
         return dict(result.arrays.to_torch_state_dict())
 
     @property
@@ -217,8 +216,14 @@ def test_without_a_defense_the_inner_strategy_is_unchanged_to_the_bit(
     lab: Lab, reply: Callable[..., Message]
 ) -> None:
     wrapped = lab.run(FedAvg().build(8, 8), NoDefense(), [drifts] * NUM_CLIENTS)
-    alone = FedAvg().build(8, 8).start(
-        ToyGrid([drifts] * NUM_CLIENTS, reply), ArrayRecord(lab.model.state_dict()), num_rounds=3
+    alone = (
+        FedAvg()
+        .build(8, 8)
+        .start(
+            ToyGrid([drifts] * NUM_CLIENTS, reply),
+            ArrayRecord(lab.model.state_dict()),
+            num_rounds=3,
+        )
     )
     for key, value in alone.arrays.to_torch_state_dict().items():
         if not key.endswith("num_batches_tracked"):
@@ -310,9 +315,7 @@ def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: 
                     broadcast="aggregate")  # fmt: skip
     key, parameter = next(iter(lab.model.named_parameters()))
     assert torch.allclose(final[key], parameter / 2, atol=1e-6)
-    assert torch.allclose(
-        lab.grid.sent[-1].to_torch_state_dict()[key], parameter, atol=1e-6
-    )
+    assert torch.allclose(lab.grid.sent[-1].to_torch_state_dict()[key], parameter, atol=1e-6)
 
 
 def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
@@ -393,5 +396,3 @@ def test_nothing_of_the_defense_reaches_the_clients(lab: Lab) -> None:
     for message in messages:
         assert isinstance(message.content, RecordDict)
         assert dict(message.content["config"]) == {"server-round": 1}
-
-

@@ -1,0 +1,102 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from simulations import client
+from simulations.cli import app
+
+SCENARIO = """
+name: small
+rounds: 1
+data: {name: digits, max-train: 80, max-test: 40}
+model: {name: small-cnn, width: 4}
+clients: {count: 4}
+attack: {name: badnets, malicious: [1]}
+engine: {name: in-process}
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(SCENARIO)
+    return str(path)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_run_prints_a_table_and_where_the_results_are(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call("run", scenario, "--out", str(out))
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[1] == "4 clients, 4 a round, malicious: 1"
+    assert lines[2].split()[:2] == ["round", "accuracy"]
+    assert [line.split()[0] for line in lines[3:5]] == ["0", "1"]
+    assert f"results: {out}" in lines
+    assert (out / "summary.json").exists()
+
+
+def test_quiet_prints_the_summary_alone(scenario: str, tmp_path: Path) -> None:
+    result = call("run", scenario, "--quiet", "--out", str(tmp_path / "out"))
+    assert result.stdout.startswith("last three rounds:")
+    assert len(result.stdout.splitlines()) == 3
+
+
+def test_set_and_engine_reach_the_scenario(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call("run", scenario, "--set", "seed=4", "--engine", "in-process", "--set",
+                  "attack.name=none", "--out", str(out))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["seed"] == 4
+    assert summary["malicious"] == []
+
+
+def test_bad_input_is_one_line_per_fault_exit_2_and_writes_nothing(
+    scenario: str, tmp_path: Path
+) -> None:
+    result = call("run", scenario, "--set", "rounds=0", "--set", "sede=1", "--out",
+                  str(tmp_path / "out"))  # fmt: skip
+    assert result.exit_code == 2
+    faults = result.stderr.splitlines()
+    assert len(faults) == 2
+    assert "rounds: input should be greater than or equal to 1, got 0" in faults[0]
+    assert "sede: unknown key; did you mean 'seed'?" in faults[1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_scenario_is_one_line(tmp_path: Path) -> None:
+    result = call("run", str(tmp_path / "none.yaml"))
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_failed_federation_exits_1(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise MemoryError("too big")
+
+    monkeypatch.setattr(client, "train_client", fails)
+    result = call("run", scenario, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "failed: round 1: no client is left (4 failed" in result.stderr
+    assert (tmp_path / "out" / "rounds.jsonl").exists()
+
+
+def test_list_names_every_part_with_its_fields() -> None:
+    result = call("list")
+    assert result.exit_code == 0
+    for known in ("digits", "resnet", "patch", "badnets", "bulyan", "dhbe", "in-process",
+                  "poison-rate", "presets: per-round, faithful"):  # fmt: skip
+        assert known in result.stdout
+
+
+def test_schema_is_json() -> None:
+    schema = json.loads(call("schema").stdout)
+    assert schema["properties"]["defense"]

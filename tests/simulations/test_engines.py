@@ -1,0 +1,158 @@
+"""The two engines run the same federation; whole runs on real images, small enough to be quick."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fl_defense.records import RoundRecord
+from fl_defense.sanitizers import DHBE
+from simulations.attacks import BadNets
+from simulations.data import Digits
+from simulations.engines import InProcessGrid, OrderedGrid, run_federation
+from simulations.models import SmallCNN
+from simulations.run import RunResult, run_scenario
+from simulations.scenario import Clients, InProcessEngine, RayEngine, Repair, Scenario, Training
+
+SCENARIO = Scenario(
+    name="small",
+    rounds=2,
+    data=Digits(max_train=200, max_test=100),
+    model=SmallCNN(width=4),
+    clients=Clients(count=4),
+    training=Training(batch_size=16),
+    attack=BadNets(malicious=0.25),
+    defense=DHBE(iterations=3, batch_size=16, num_textures=64, patch_size=3),
+    repair=Repair(min_agreement=0),
+    engine=InProcessEngine(),
+)
+
+
+def with_changes(**changes: Any) -> Scenario:
+    return SCENARIO.model_copy(update=changes)
+
+
+def lines_without_times(result: RunResult) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (result.folder / "rounds.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith("_seconds")} for line in lines]
+
+
+def test_a_repetition_gives_the_same_lines(tmp_path: Path) -> None:
+    first = lines_without_times(run_scenario(SCENARIO, tmp_path / "a"))
+    again = lines_without_times(run_scenario(SCENARIO, tmp_path / "b"))
+    assert first == again
+    other = lines_without_times(run_scenario(with_changes(seed=1), tmp_path / "c"))
+    assert first != other
+
+
+def test_drawing_some_clients_is_reproducible_too(tmp_path: Path) -> None:
+    some = with_changes(clients=Clients(count=4, per_round=2), rounds=3)
+    first = lines_without_times(run_scenario(some, tmp_path / "a"))
+    assert [line["num_replies"] for line in first] == [0, 2, 2, 2]
+    assert first == lines_without_times(run_scenario(some, tmp_path / "b"))
+
+
+@pytest.mark.ray
+def test_ray_agrees_with_one_process(tmp_path: Path) -> None:
+    told: list[RoundRecord] = []
+    alone = run_scenario(SCENARIO, tmp_path / "alone")
+    with_ray = run_scenario(with_changes(engine=RayEngine()), tmp_path / "ray", told.append)
+    assert [record.round for record in told] == [0, 1, 2]
+    for one, other in zip(alone.records, with_ray.records, strict=True):
+        for rate in ("accuracy", "attack_success_rate", "robust_accuracy", "accuracy_before"):
+            assert getattr(one, rate) == pytest.approx(getattr(other, rate), abs=0.005)
+        assert one.malicious == other.malicious
+        assert (one.num_replies, one.sanitized) == (other.num_replies, other.sanitized)
+
+
+def client_that(answer: Any) -> ClientApp:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer(message, context)  # type: ignore[no-any-return]
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        number = MetricRecord({"partition-id": int(context.node_config["partition-id"])})
+        return Message(RecordDict({"m": number}), reply_to=message)
+
+    return app
+
+
+def ask(grid: Grid) -> list[Message]:
+    nodes = grid.get_node_ids()
+    return list(grid.send_and_receive([Message(RecordDict(), node, "train") for node in nodes]))
+
+
+def test_a_client_that_raises_becomes_an_error_reply() -> None:
+    def raises(message: Message, context: Context) -> Message:
+        raise ValueError("no data")
+
+    (reply,) = ask(InProcessGrid(client_that(raises), 1))
+    assert reply.has_error()
+    assert reply.error.reason is not None
+    assert "no data" in reply.error.reason
+
+
+def test_a_client_gets_a_copy_of_the_message() -> None:
+    def writes(message: Message, context: Context) -> Message:
+        message.content["mine"] = MetricRecord({"a": 1})
+        return Message(message.content, reply_to=message)
+
+    grid = InProcessGrid(client_that(writes), 1)
+    question = Message(RecordDict(), 1, "train")
+    (reply,) = grid.send_and_receive([question])
+    assert "mine" in reply.content
+    assert "mine" not in question.content
+
+
+def test_state_of_a_client_stays_from_message_to_message() -> None:
+    def counts(message: Message, context: Context) -> Message:
+        seen = context.state.metric_records.get("count", MetricRecord({"n": 0}))
+        context.state["count"] = MetricRecord({"n": int(seen["n"]) + 1})  # type: ignore[arg-type]
+        return Message(RecordDict({"count": context.state["count"]}), reply_to=message)
+
+    grid = InProcessGrid(client_that(counts), 1)
+    ask(grid)
+    (reply,) = ask(grid)
+    assert reply.content["count"]["n"] == 2  # type: ignore[index]
+
+
+def test_pushed_messages_are_pulled() -> None:
+    grid = InProcessGrid(client_that(lambda m, c: Message(RecordDict(), reply_to=m)), 2)
+    names = grid.push_messages([Message(RecordDict(), 2, "train")])
+    (reply,) = grid.pull_messages(names)
+    assert reply.metadata.src_node_id == 2
+    assert grid.pull_messages(names) == []
+
+
+def test_an_ordered_grid_lists_and_answers_by_partition() -> None:
+    class Shuffled(InProcessGrid):
+        """Numbers its nodes against their partitions, and answers in the order of the nodes."""
+
+        def __init__(self, app: ClientApp, num_clients: int) -> None:
+            super().__init__(app, num_clients)
+            for node, context in self._contexts.items():
+                context.node_config["partition-id"] = num_clients - node
+
+    app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))
+    grid = OrderedGrid(Shuffled(app, 4), 4, seed=0)
+    assert grid.get_node_ids() == [4, 3, 2, 1]
+    assert [reply.metadata.src_node_id for reply in ask(grid)] == [4, 3, 2, 1]
+    assert grid.partition_of(4) == 0
+
+
+def test_what_the_server_raises_comes_out() -> None:
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        raise RuntimeError("the server is out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run_federation(InProcessEngine(), app, ClientApp(), 1)

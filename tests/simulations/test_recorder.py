@@ -1,0 +1,163 @@
+"""What a run leaves behind: every file, read as a user would."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from fl_defense.records import RoundRecord, read_records
+from fl_defense.sanitizers import DHBE
+from simulations import client
+from simulations.attacks import BadNets
+from simulations.data import Digits, Dirichlet
+from simulations.models import SmallCNN
+from simulations.recorder import FederationError, summarize
+from simulations.run import RunResult, run_scenario
+from simulations.scenario import (
+    Clients,
+    ConfigError,
+    InProcessEngine,
+    Repair,
+    Scenario,
+    Training,
+    load_scenario,
+)
+
+SCENARIO = Scenario(
+    name="small",
+    rounds=3,
+    data=Digits(max_train=160, max_test=80),
+    model=SmallCNN(width=4),
+    clients=Clients(count=4),
+    training=Training(batch_size=16),
+    attack=BadNets(malicious=(1,), first_round=2),
+    defense=DHBE(iterations=2, batch_size=16, num_textures=64, patch_size=3),
+    repair=Repair(min_agreement=0),
+    engine=InProcessEngine(),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return run_scenario(SCENARIO, tmp_path_factory.mktemp("run") / "results")
+
+
+def test_the_folder_holds_every_file(run: RunResult) -> None:
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "curves.png", "model.safetensors", "rounds.jsonl", "scenario.yaml", "summary.json",
+    ]  # fmt: skip
+
+
+def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None:
+    records = read_records(run.folder / "rounds.jsonl")
+    assert records == run.records
+    assert [record.round for record in records] == [0, 1, 2, 3]
+    assert [record.malicious for record in records] == [[], [], [1], [1]]
+    assert [record.sanitized for record in records] == [False, True, True, True]
+    for record in records:
+        assert record.accuracy is not None
+        assert record.attack_success_rate_before is not None
+        assert record.evaluate_seconds > 0
+    assert records[0].accuracy == records[0].accuracy_before
+    assert records[2].details["forward_images"] > 0
+    assert records[1].train_seconds > 0
+    assert records[1].sanitize_seconds > 0
+
+
+def test_the_saved_scenario_runs_again(run: RunResult) -> None:
+    assert load_scenario(run.folder / "scenario.yaml") == SCENARIO
+    assert yaml.safe_load((run.folder / "scenario.yaml").read_text())["defense"]["iterations"] == 2
+
+
+def test_the_saved_model_is_the_released_one(run: RunResult) -> None:
+    model = SCENARIO.model_spec().build()
+    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    data = Digits(max_train=160, max_test=80).load()
+    with torch.no_grad():
+        logits = model.eval()(Digits.pixels.normalize(data.test_images.float() / 255))
+    found = (logits.argmax(1) == data.test_labels).double().mean().item()
+    assert found == pytest.approx(run.records[-1].accuracy)
+
+
+def test_the_picture_is_a_picture(run: RunResult) -> None:
+    with Image.open(run.folder / "curves.png") as picture:
+        assert picture.size[0] > 400
+        assert len(picture.convert("RGB").getcolors(10**6) or []) > 10
+
+
+def test_the_summary_says_what_a_reader_needs(run: RunResult) -> None:
+    summary: dict[str, Any] = json.loads((run.folder / "summary.json").read_text())
+    last = [record.accuracy for record in run.records[-3:]]
+    assert summary["last_three_rounds"]["accuracy"] == pytest.approx(sum(last) / 3)  # type: ignore[arg-type]
+    attacked = [record.attack_success_rate for record in run.records[-2:]]
+    assert summary["since_attack"]["attack_success_rate"] == pytest.approx(sum(attacked) / 2)  # type: ignore[arg-type]
+    assert summary["worst_attack_success_rate"] == max(attacked)  # type: ignore[type-var]
+    assert summary["malicious"] == [1]
+    assert summary["num_repaired"] == 3
+    assert summary["seconds"]["total"] >= summary["seconds"]["repair"] > 0
+    assert summary["versions"]["torch"]
+
+
+def test_a_run_without_rates_can_be_summed_up() -> None:
+    summary = summarize(SCENARIO, [RoundRecord(round=1)], torch.device("cpu"), 1.0)
+    assert summary["last_three_rounds"]["accuracy"] is None
+    assert summary["worst_attack_success_rate"] is None
+
+
+def test_a_folder_that_holds_a_run_is_refused(run: RunResult) -> None:
+    before = (run.folder / "rounds.jsonl").read_text()
+    with pytest.raises(ConfigError, match="already holds a run; name another folder with --out"):
+        run_scenario(SCENARIO, run.folder)
+    assert (run.folder / "rounds.jsonl").read_text() == before
+
+
+def test_data_that_cannot_be_dealt_out_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    impossible = SCENARIO.model_copy(update={"partition": Dirichlet(alpha=0.001, min_size=40)})
+    with pytest.raises(ConfigError, match="partition: .*raise alpha or lower min-size"):
+        run_scenario(impossible, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_clients_that_fail_are_counted_and_the_round_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = client.train_client
+
+    def sometimes(scenario: Scenario, partition_id: int, **kwargs: Any) -> Any:
+        if partition_id == 2:
+            raise MemoryError("too big")
+        arrays, metrics = train(scenario, partition_id, **kwargs)
+        if partition_id == 3:
+            arrays = {name: value * float("nan") for name, value in arrays.items()}
+        return arrays, metrics
+
+    monkeypatch.setattr(client, "train_client", sometimes)
+    result = run_scenario(SCENARIO, tmp_path / "out")
+    record = result.records[1]
+    assert (record.num_replies, record.num_failures, record.num_rejected) == (2, 1, 1)
+    assert [rejection["client"] for rejection in record.details["rejections"]] == [3]
+    assert result.summary["num_failures"] == 3
+
+
+def test_without_any_client_the_run_fails_and_keeps_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = client.train_client
+
+    def until_round_two(scenario: Scenario, partition_id: int, **kwargs: Any) -> Any:
+        if kwargs["server_round"] == 2:
+            raise MemoryError("too big")
+        return train(scenario, partition_id, **kwargs)
+
+    monkeypatch.setattr(client, "train_client", until_round_two)
+    with pytest.raises(FederationError, match=r"round 2: no client is left \(4 failed"):
+        run_scenario(SCENARIO, tmp_path / "out")
+    records = read_records(tmp_path / "out" / "rounds.jsonl")
+    assert [record.num_replies for record in records] == [0, 4, 0]
