@@ -28,7 +28,7 @@ from fl_defense.sanitizers.base import (
     apply_sanitizer,
 )
 from fl_defense.schedule import Schedule
-from fl_defense.surrogates import textures
+from fl_defense.surrogates import scenes
 
 # A child of Flower's logger prints in Flower's format, at Flower's level.
 logger = logging.getLogger("flwr").getChild("fl_defense")
@@ -127,7 +127,7 @@ class SanitizingStrategy(Strategy):
 
         self._weighted_by_key: str = getattr(strategy, "weighted_by_key", "num-examples")
         self._unified_buffers = self._buffers_to_unify(buffers)
-        self._gate_images = textures(
+        self._gate_images = scenes(
             NUM_GATE_IMAGES, spec.input_shape, generator=torch.Generator().manual_seed(seed)
         ).to(self.device)
         self._num_rounds = 0
@@ -304,7 +304,7 @@ class SanitizingStrategy(Strategy):
     def _agreement(self, before: OnImages, after: OnImages) -> float:
         """Mean over the classes that `before` sees of the share that `after` sees alike.
 
-        Textures crowd into a few classes; the mean over classes keeps the rare ones in sight.
+        Scenes crowd into a few classes; the mean over classes keeps the rare ones in sight.
         """
         batches = self._gate_images.split(256)
         old, new = predict(before, batches), predict(after, batches)

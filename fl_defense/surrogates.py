@@ -1,35 +1,87 @@
-"""Images that a server may own without any client's data: procedural textures.
+"""Images that a server may own without any client's data: procedural scenes.
 
-They stand in for real images where a defense must ask a model something: 1/f noise has the power
-spectrum of photographs, and the dead-leaves model (random shapes that cover one another) has their
-edges (Lee, Mumford and Huang, IJCV 2001).
+They stand in for real images where a defense must ask a model something. 1/f noise has the power
+spectrum of photographs, the dead-leaves model (random shapes that cover one another) has their edges
+(Lee, Mumford and Huang, IJCV 2001), plain backgrounds and strokes are what signs, clothes and
+handwriting are made of. Scenes differ widely; `most_familiar` picks those that resemble what a given
+model was trained on.
 """
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+MAX_SHAPES = 6
+"""Most ellipses and rectangles in one scene."""
+MAX_STROKES = 4
+"""Most curved strokes in one scene."""
+POINTS_PER_STROKE = 16
+"""Points on a stroke's curve to which a pixel's distance is measured."""
 
 
-def textures(
-    num: int,
-    shape: tuple[int, int, int],
-    *,
-    generator: torch.Generator | None = None,
-    num_shapes: int = 8,
+def scenes(
+    num: int, shape: tuple[int, int, int], *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw `num` texture images in [0, 1], shape (num, C, H, W), on the CPU.
+    """Draw `num` images in [0, 1], shape (num, C, H, W), on the CPU.
+
+    Half have a plain background, half of these black, and half have 1/f noise; over it come up to
+    6 shapes and up to 4 strokes of random color.
 
     Args:
         num: number of images.
         shape: channels, height, width.
         generator: source of randomness; the global one if None.
-        num_shapes: ellipses and rectangles laid over the noise of each image.
     """
-    images = _colored_noise(num, shape, generator)
-    for _ in range(num_shapes):
-        images = _cover_with_shape(images, generator)
+    channels = shape[0]
+    plain = _uniform(generator, num, channels, 1, 1)
+    plain = plain * (_uniform(generator, num, 1, 1, 1) < 0.5)
+    is_plain = _uniform(generator, num, 1, 1, 1) < 0.5
+    images = torch.where(is_plain, plain, _colored_noise(num, shape, generator))
+    for layer, most in ((_shape, MAX_SHAPES), (_stroke, MAX_STROKES)):
+        count = torch.randint(most + 1, (num, 1, 1, 1), generator=generator)
+        for number in range(most):
+            cover = layer(num, shape, generator) * (number < count)
+            color = _uniform(generator, num, channels, 1, 1)
+            images = images * (1 - cover) + color * cover
     return images
+
+
+@torch.no_grad()
+def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
+    """Return the `num` inputs whose features are nearest to what BatchNorm remembers of training.
+
+    The distance of an input is the squared difference between its channel means and the running
+    means, in units of the running variance, averaged over channels and summed over BatchNorm layers.
+    A model without BatchNorm remembers nothing: the first `num` are returned.
+
+    Args:
+        model: in eval mode.
+        inputs: (N, C, H, W), normalised, on the model's device.
+        num: how many to keep, at most N.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = [layer for layer in layers if layer.running_mean is not None]
+    if not layers:
+        return inputs[:num]
+    distances: list[Tensor] = []
+
+    def measure(layer: nn.Module, arguments: tuple[Tensor], _: Tensor) -> None:
+        assert isinstance(layer, nn.BatchNorm2d)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        difference = arguments[0].mean((2, 3)) - layer.running_mean
+        distances[-1] += (difference.square() / (layer.running_var + layer.eps)).mean(1)
+
+    hooks = [layer.register_forward_hook(measure) for layer in layers]
+    try:
+        for batch in inputs.split(512):
+            distances.append(torch.zeros(len(batch), device=inputs.device))
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs[torch.cat(distances).argsort()[:num]]
 
 
 def _colored_noise(
@@ -37,7 +89,7 @@ def _colored_noise(
 ) -> Tensor:
     """1/f^a noise, exponent drawn per image from [0.7, 2.2], stretched to [0, 1]."""
     channels, height, width = shape
-    exponent = 0.7 + 1.5 * torch.rand(num, 1, 1, 1, generator=generator)
+    exponent = 0.7 + 1.5 * _uniform(generator, num, 1, 1, 1)
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])
     frequency = frequency.clamp_min(1 / max(height, width))
     white = torch.fft.rfft2(torch.randn(num, channels, height, width, generator=generator))
@@ -47,21 +99,37 @@ def _colored_noise(
     return stretched
 
 
-def _cover_with_shape(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Lay one random ellipse or rectangle of random color over each image."""
-    num, channels, height, width = images.shape
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(num, 1, 1, generator=generator)
-
-    rows = torch.linspace(0, 1, height)[None, :, None] - uniform(0, 1)
-    columns = torch.linspace(0, 1, width)[None, None, :] - uniform(0, 1)
-    angle = uniform(0, math.pi)
-    along = (rows * angle.cos() + columns * angle.sin()) / uniform(0.05, 0.35)
-    across = (columns * angle.cos() - rows * angle.sin()) / uniform(0.05, 0.35)
+def _shape(num: int, shape: tuple[int, int, int], generator: torch.Generator | None) -> Tensor:
+    """Return a mask (num, 1, H, W) of one random ellipse or rectangle per image."""
+    _, height, width = shape
+    center, radii = _uniform(generator, num, 2), 0.05 + 0.3 * _uniform(generator, num, 2)
+    angle = math.pi * _uniform(generator, num, 1, 1)
+    rows = torch.linspace(0, 1, height)[None, :, None] - center[:, 0, None, None]
+    columns = torch.linspace(0, 1, width)[None, None, :] - center[:, 1, None, None]
+    along = (rows * angle.cos() + columns * angle.sin()) / radii[:, 0, None, None]
+    across = (columns * angle.cos() - rows * angle.sin()) / radii[:, 1, None, None]
     ellipse = along.square() + across.square() < 1
     rectangle = torch.maximum(along.abs(), across.abs()) < 1
-    is_ellipse = uniform(0, 1) < 0.5
-    inside = torch.where(is_ellipse, ellipse, rectangle)[:, None]
-    color = torch.rand(num, channels, 1, 1, generator=generator)
-    return torch.where(inside, color, images)
+    is_ellipse = _uniform(generator, num, 1, 1) < 0.5
+    return torch.where(is_ellipse, ellipse, rectangle)[:, None].float()
+
+
+def _stroke(num: int, shape: tuple[int, int, int], generator: torch.Generator | None) -> Tensor:
+    """Return a soft mask (num, 1, H, W) of one random quadratic Bezier curve per image."""
+    _, height, width = shape
+    start, bend, end = (0.1 + 0.8 * _uniform(generator, num, 1, 2) for _ in range(3))
+    time = torch.linspace(0, 1, POINTS_PER_STROKE)[None, :, None]
+    curve = (1 - time).square() * start + 2 * time * (1 - time) * bend + time.square() * end
+    thickness = 0.03 + 0.07 * _uniform(generator, num, 1, 1)
+    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
+    nearest = torch.full((num, height, width), math.inf)
+    for point in curve.unbind(1):
+        squared = (rows - point[:, 0, None, None]).square()
+        squared = squared + (columns - point[:, 1, None, None]).square()
+        nearest = torch.minimum(nearest, squared)
+    soft: Tensor = (thickness - nearest.sqrt()) * max(height, width) + 0.5
+    return soft.clamp(0, 1)[:, None]
+
+
+def _uniform(generator: torch.Generator | None, *size: int) -> Tensor:
+    return torch.rand(*size, generator=generator)

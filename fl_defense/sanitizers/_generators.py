@@ -1,9 +1,14 @@
-"""Networks that invent images and patches; shared by the methods that play against a generator."""
+"""Networks that invent images and patches, and play against the model that is being repaired."""
 
+import copy
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import torch
 from torch import Tensor, nn
 
-SMALLEST_GRIDS = (5, 6, 7, 8)
-"""Side of the grid that a generator starts from before it doubles it (DHBE's code: 5 to 8)."""
+LARGEST_GRID = 8
+"""Side from which a generator has to double its grid (DHBE's code starts from 5 to 8)."""
 
 
 def starting_grid(side: int) -> tuple[int, int]:
@@ -12,24 +17,128 @@ def starting_grid(side: int) -> tuple[int, int]:
     Exact where side = grid * 2^n with a grid in 5..8 (28 = 7*4, 32 = 8*4, 16 = 8*2); other sides
     take the smallest larger one and are cut to size. Sides up to 8 need no doubling.
     """
-    if side <= SMALLEST_GRIDS[-1]:
-        return side, 0
     doublings = 0
-    while SMALLEST_GRIDS[-1] * 2**doublings < side:
+    while LARGEST_GRID * 2**doublings < side:
         doublings += 1
     return -(-side // 2**doublings), doublings
 
 
+class Generator(nn.Module):
+    """A network from random latents to images; `sample` draws the latents."""
+
+    def __init__(self, latent_size: int) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+
+    def sample(self, num: int) -> Tensor:
+        """Generate from `num` fresh standard normal latents."""
+        device = next(self.parameters()).device
+        generated: Tensor = self(torch.randn(num, self.latent_size, device=device))
+        return generated
+
+
+class ImageGenerator(Generator):
+    """Latents (B, latent_size) -> network inputs (B, C, H, W).
+
+    The last BatchNorm has no affine part: each channel of a batch has zero mean and unit variance,
+    which is what normalised images have (DHBE, image generator).
+    """
+
+    def __init__(self, latent_size: int, width: int, shape: tuple[int, int, int]) -> None:
+        super().__init__(latent_size)
+        channels, self.height, self.image_width = shape
+        self.grid = _GrowingGrid(latent_size, width, max(self.height, self.image_width))
+        self.to_image = nn.Conv2d(width, channels, 3, padding=1)
+        self.normalize = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Generate from given latents."""
+        features = self.grid(latents)[:, :, : self.height, : self.image_width]
+        inputs: Tensor = self.normalize(self.to_image(features).tanh())
+        return inputs
+
+
+class PatchGenerator(Generator):
+    """Latents (B, latent_size) -> patches (B, C, side, side) in (-1, 1), to be added to pixels.
+
+    Tanh stands last, after the BatchNorm without affine part (DHBE, trigger generator).
+    """
+
+    def __init__(self, latent_size: int, width: int, channels: int, side: int) -> None:
+        super().__init__(latent_size)
+        self.grid = _GrowingGrid(latent_size, width, side)
+        self.to_patch = nn.Conv2d(width, channels, 3, padding=1)
+        self.normalize = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Generate from given latents."""
+        patches: Tensor = self.normalize(self.to_patch(self.grid(latents))).tanh()
+        return patches
+
+
+AnyGenerator = TypeVar("AnyGenerator", bound=Generator)
+
+
+class Player(Generic[AnyGenerator]):
+    """A generator with its Adam optimiser; both can be carried to the next round."""
+
+    def __init__(self, network: AnyGenerator, lr: float, device: torch.device) -> None:
+        self.network = network.to(device)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr)
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down `loss`."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` takes."""
+        return copy.deepcopy(
+            {"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        )
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier state."""
+        # A copy: optimisers go on writing into the tensors that they are given.
+        state = copy.deepcopy(dict(state))
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def place_patches(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> Tensor:
+    """Put each patch (B, C, p, p) on a zero image (B, C, H, W) at a uniformly random place.
+
+    Args:
+        patches: what to place.
+        shape: height and width of the images.
+        shared: one place for the whole batch, or one per image.
+    """
+    num, _, side, _ = patches.shape
+    height, width = shape
+    draws = 1 if shared else num
+    tops = torch.randint(height - side + 1, (draws, 1), device=patches.device).expand(num, 1)
+    lefts = torch.randint(width - side + 1, (draws, 1), device=patches.device).expand(num, 1)
+    rows = torch.arange(height, device=patches.device) - tops
+    columns = torch.arange(width, device=patches.device) - lefts
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
+    index = torch.arange(num, device=patches.device)[:, None, None]
+    values = patches.permute(0, 2, 3, 1)[
+        index, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
+    ]
+    return values.permute(0, 3, 1, 2) * inside[:, None]
+
+
 class _GrowingGrid(nn.Module):
-    """Latent vector -> feature grid: linear layer, then nearest up-sampling and convolutions."""
+    """Latents -> features (B, width, side, side): linear layer, then up-sampling convolutions."""
 
     def __init__(self, latent_size: int, width: int, side: int) -> None:
         super().__init__()
         self.side = side
-        self.grid, doublings = starting_grid(side)
-        self.width = width if doublings == 0 else 2 * width
-        self.project = nn.Linear(latent_size, self.width * self.grid**2)
-        layers: list[nn.Module] = [nn.BatchNorm2d(self.width)]
+        self.first_side, doublings = starting_grid(side)
+        self.first_width = width if doublings == 0 else 2 * width
+        self.project = nn.Linear(latent_size, self.first_width * self.first_side**2)
+        layers: list[nn.Module] = [nn.BatchNorm2d(self.first_width)]
         for step in range(doublings):
             out = width if step == doublings - 1 else 2 * width
             layers += [
@@ -41,46 +150,6 @@ class _GrowingGrid(nn.Module):
         self.grow = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
-        features: Tensor = self.grow(
-            self.project(latents).view(-1, self.width, self.grid, self.grid)
-        )
+        first = self.project(latents).view(-1, self.first_width, self.first_side, self.first_side)
+        features: Tensor = self.grow(first)
         return features[:, :, : self.side, : self.side]
-
-
-class ImageGenerator(nn.Module):
-    """Latent (B, latent_size) -> network inputs (B, C, side, side), cut to (C, H, W).
-
-    The last BatchNorm has no affine part: each channel of a batch has zero mean and unit variance,
-    which is what normalised images have (DHBE, image generator).
-    """
-
-    def __init__(self, latent_size: int, width: int, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        channels, self.height, self.image_width = shape
-        self.latent_size = latent_size
-        self.grid = _GrowingGrid(latent_size, width, max(self.height, self.image_width))
-        self.to_image = nn.Conv2d(width, channels, 3, padding=1)
-        self.normalize = nn.BatchNorm2d(channels, affine=False)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        features = self.grid(latents)[:, :, : self.height, : self.image_width]
-        inputs: Tensor = self.normalize(self.to_image(features).tanh())
-        return inputs
-
-
-class PatchGenerator(nn.Module):
-    """Latent (B, latent_size) -> patches (B, C, side, side) in (-1, 1), added to [0, 1] pixels.
-
-    Tanh stands last, after the BatchNorm without affine part (DHBE, trigger generator).
-    """
-
-    def __init__(self, latent_size: int, width: int, channels: int, side: int) -> None:
-        super().__init__()
-        self.latent_size = latent_size
-        self.grid = _GrowingGrid(latent_size, width, side)
-        self.to_patch = nn.Conv2d(width, channels, 3, padding=1)
-        self.normalize = nn.BatchNorm2d(channels, affine=False)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        patches: Tensor = self.normalize(self.to_patch(self.grid(latents))).tanh()
-        return patches

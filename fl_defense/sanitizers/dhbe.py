@@ -2,43 +2,43 @@
 
 Idea: a student starts as a copy of the suspect (the teacher) and must go on answering like it on
 images that nobody's data are in. A second network searches for the small patch that moves the
-student's answer most, and the student learns to ignore it. Whatever acts like a trigger is unlearned
-without being named.
+student's answer most, and the student learns to ignore it. Whatever acts like a trigger is
+unlearned without being named.
 
 Reference: Yan et al., "DHBE: Data-free Holistic Backdoor Erasing in Deep Neural Networks via
 Restricted Adversarial Distillation", AsiaCCS 2023, arXiv 2306.08009. `DHBE.faithful()` has the
 settings of the authors' code: 15,000 iterations, hours on a CPU.
 
 Deviations of `DHBE.per_round()`, which is made for a repair after every aggregation:
-  1. Images are procedural textures instead of a generator's: a generator needs thousands of steps
-     before its images are worth distilling on.
-  2. Textures are drawn so that the teacher's classes come equally often; they crowd into a few
-     classes, and distilling on those ruins the others.
-  3. The student's BatchNorm statistics are frozen: a short run on textures would replace the
-     statistics of real images by those of textures.
-  4. Patched pixels are clipped to [0, 1], and each image of a batch has its patch elsewhere.
-  5. One-cycle learning rate with a low peak; the trigger generator and its optimiser are carried
-     from round to round.
+  1. Images are procedural scenes instead of a generator's, which needs thousands of steps before
+     its images are worth distilling on. Of many scenes those are kept that are most familiar to
+     the teacher's BatchNorm statistics, and they are drawn so that the teacher's classes come
+     equally often.
+  2. The student's BatchNorm statistics are frozen: a short run would replace the statistics of
+     real images by those of scenes.
+  3. Adam instead of SGD for the student, with a one-cycle learning rate: one rate then serves
+     networks whose weights differ in scale.
+  4. Patched pixels are clipped to [0, 1], each image of a batch has its patch elsewhere, and the
+     patch is as large in proportion as the paper's is on 32x32 images.
+  5. The trigger generator and its optimiser are carried from round to round.
 What each deviation is worth is in docs/methods.md.
 
-Needs: image shape and pixel normalisation. No images. Cost of `per_round`: about 6 forward passes of
-a batch per student step; `details["forward_images"]` counts them.
+Needs: image shape and pixel normalisation. No images. Cost: 7 forward passes of a batch per student
+step and 4 per generator step; `details["forward_images"]` counts them.
 """
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator
+from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, Player, place_patches
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import textures
+from fl_defense.surrogates import most_familiar, scenes
 
 FORWARDS_PER_STUDENT_STEP = 7
 """Teacher 1, student 2, backward through the student's two passes 4; in forward passes."""
@@ -48,34 +48,38 @@ FORWARDS_PER_GENERATOR_STEP = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DHBE:
-    """Hyper-parameters, the same for every attack; defaults are those of `per_round`.
+    """Restricted adversarial distillation; the defaults are those of `per_round`.
 
     Raises:
         ValueError: if a value is out of its range.
     """
 
-    iterations: int = 80
+    iterations: int = 100
     """Outer iterations; each has `student_steps` student steps and one step per generator."""
-    student_steps: int = 2
+    student_steps: int = 1
     """Student steps per outer iteration."""
     batch_size: int = 96
     """Images per step."""
-    student_lr: float = 0.004
-    """Peak learning rate of the student's SGD (momentum 0.9)."""
+    student_optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam, or the paper's SGD with momentum 0.9."""
+    student_lr: float = 1e-3
+    """Peak learning rate of the student."""
     lr_schedule: Literal["one-cycle", "step"] = "one-cycle"
     """One-cycle with 10 % warm-up, or the paper's factor 0.1 at 60 % and 80 %."""
-    weight_decay: float = 5e-4
-    """Of the student's SGD."""
-    generator_lr: float = 1e-3
+    weight_decay: float = 0.0
+    """Of the student's optimiser."""
+    generator_lr: float = 3e-3
     """Adam's learning rate for the image generator and the trigger generator."""
-    patch_size: int | None = 5
-    """Side of the trigger generator's patch in pixels, at least 3; null: the whole image."""
+    patch_size: int | None = None
+    """Side of the searched patch in pixels, 3 to the whole image; null: a sixth of the image."""
     consistency_weight: float = 1.0
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
-    texture_share: float = 1.0
-    """Share of textures in a batch, in [0, 1]; the image generator makes the rest."""
-    num_textures: int = 2000
-    """Textures to draw from, if any are used."""
+    scene_share: float = 1.0
+    """Share of procedural scenes in a batch, in [0, 1]; the image generator makes the rest."""
+    num_scenes: int = 2000
+    """Scenes to draw batches from, if any are used."""
+    scenes_per_kept: int = 4
+    """Scenes made for each one kept; those most familiar to the teacher's BatchNorm are kept."""
     total_variation_weight: float = 1e-4
     """Weight of the image generator's smoothness (w2), for a batch of 256 3x32x32 images."""
     student_batchnorm: Literal["frozen", "train"] = "frozen"
@@ -92,24 +96,17 @@ class DHBE:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "student_steps", "num_textures", "latent_size"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        _require(
-            self.generator_width >= 1, "generator_width must be at least 1", self.generator_width
-        )
-        _require(self.batch_size >= 2, "batch_size must be at least 2", self.batch_size)
-        _require(self.student_lr > 0, "student_lr must be positive", self.student_lr)
-        _require(self.generator_lr > 0, "generator_lr must be positive", self.generator_lr)
-        _require(
-            0 <= self.texture_share <= 1, "texture_share must be in [0, 1]", self.texture_share
-        )
-        _require(
-            self.patch_size is None or self.patch_size >= 3,
-            "patch_size must be at least 3 or null",
-            self.patch_size,
-        )
+        least = {"iterations": 1, "student_steps": 1, "batch_size": 2, "num_scenes": 1}
+        least |= {"scenes_per_kept": 1, "latent_size": 1, "generator_width": 1}
+        for name, bound in least.items():
+            _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
+        for name in ("student_lr", "generator_lr"):
+            _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         for name in ("weight_decay", "consistency_weight", "total_variation_weight"):
-            _require(getattr(self, name) >= 0, f"{name} must be at least 0", getattr(self, name))
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(0 <= self.scene_share <= 1, "scene_share", "in [0, 1]", self.scene_share)
+        size = self.patch_size
+        _require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -123,10 +120,14 @@ class DHBE:
             iterations=15_000,
             student_steps=5,
             batch_size=256,
+            student_optimizer="sgd",
             student_lr=0.1,
             lr_schedule="step",
+            weight_decay=5e-4,
+            generator_lr=1e-3,
+            patch_size=5,
             consistency_weight=0.1,
-            texture_share=0.0,
+            scene_share=0.0,
             student_batchnorm="train",
             patch_location="shared",
             clip_pixels=False,
@@ -149,34 +150,27 @@ class DHBE:
         """
         teacher = frozen_copy(suspect)
         student = copy.deepcopy(suspect).train(self.student_batchnorm == "train")
-        device = next(student.parameters()).device
-        players = _Players(self, spec, device)
-        if state is not None:
-            players.load(state)
-        images = _Images(self, spec, teacher, players.image_generator)
-        descent = torch.optim.SGD(
-            student.parameters(), self.student_lr, momentum=0.9, weight_decay=self.weight_decay
-        )
-        schedule = self._schedule(descent)
+        game = _Game(self, spec, teacher, student, state)
+        descent, schedule = self._optimizer(student)
 
-        fidelity = consistency = torch.zeros((), device=device)
+        fidelity = consistency = torch.zeros(())
         for _ in range(self.iterations):
             student.requires_grad_(True)
             for _ in range(self.student_steps):
-                loss, fidelity, consistency = self._student_loss(student, teacher, images, players)
+                fidelity, consistency = game.student_losses()
                 descent.zero_grad(set_to_none=True)
-                loss.backward()
+                (fidelity + self.consistency_weight * consistency).backward()
                 descent.step()
                 schedule.step()
             student.requires_grad_(False)
-            if players.image_generator is not None:
-                players.step_images(self._image_loss(student, teacher, images))
-            players.step_patches(self._patch_loss(student, images, players))
+            if game.images is not None:
+                game.images.step(game.image_loss())
+            game.patches.step(game.patch_loss())
 
         student.requires_grad_(True)
         return Sanitized(
             model=student.eval(),
-            state=players.state(),
+            state=game.state(),
             details={
                 "fidelity": fidelity.item(),
                 "consistency": consistency.item(),
@@ -184,174 +178,136 @@ class DHBE:
             },
         )
 
-    def _student_loss(
-        self, student: nn.Module, teacher: nn.Module, images: "_Images", players: "_Players"
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Answer like the teacher, and ignore the patch: L1 on logits, means over batch and classes.
-
-        The consistency target is the student's own answer without the patch, held fixed.
-        """
-        with torch.no_grad():
-            inputs = images.draw(self.batch_size)
-            patched = players.patch(inputs)
-            teacher_logits = teacher(inputs)
-        logits = student(inputs)
-        fidelity = (logits - teacher_logits).abs().mean()
-        consistency = (student(patched) - logits.detach()).abs().mean()
-        loss = fidelity + self.consistency_weight * consistency
-        return loss, fidelity.detach(), consistency.detach()
-
-    def _image_loss(self, student: nn.Module, teacher: nn.Module, images: "_Images") -> Tensor:
-        """Invent smooth images on which student and teacher differ."""
-        inputs = images.generate(self.batch_size)
-        disagreement = (student(inputs) - teacher(inputs)).abs().mean()
-        # The norm below grows with the root of the batch's number of values.
-        weight = self.total_variation_weight * math.sqrt(256 * 3 * 32 * 32 / inputs.numel())
-        return weight * _total_variation(inputs) - disagreement
-
-    def _patch_loss(self, student: nn.Module, images: "_Images", players: "_Players") -> Tensor:
-        """Search for the patch that moves the student's answer most."""
-        with torch.no_grad():
-            inputs = images.draw(self.batch_size)
-            logits = student(inputs)
-        return -(student(players.patch(inputs)) - logits).abs().mean()
-
-    def _schedule(self, descent: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    def _optimizer(
+        self, student: nn.Module
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        optimizer: torch.optim.Optimizer
+        settings = {"lr": self.student_lr, "weight_decay": self.weight_decay}
+        if self.student_optimizer == "adam":
+            optimizer = torch.optim.AdamW(student.parameters(), **settings)
+        else:
+            optimizer = torch.optim.SGD(student.parameters(), momentum=0.9, **settings)
         steps = self.iterations * self.student_steps
-        if self.lr_schedule == "one-cycle":
-            return torch.optim.lr_scheduler.OneCycleLR(
-                descent, self.student_lr, total_steps=steps + 1, pct_start=0.1, cycle_momentum=False
-            )
-        milestones = [int(0.6 * steps), int(0.8 * steps)]
-        return torch.optim.lr_scheduler.MultiStepLR(descent, milestones, gamma=0.1)
+        if self.lr_schedule == "step":
+            milestones = [int(0.6 * steps), int(0.8 * steps)]
+            return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.student_lr, total_steps=steps + 1, pct_start=0.1, cycle_momentum=False
+        )
 
     def _forward_images(self) -> int:
-        """Number of images passed forward through the network, backward passes counted likewise."""
-        generators = 2 if self.texture_share < 1 else 1
-        return (
-            self.iterations
-            * self.batch_size
-            * (
-                self.student_steps * FORWARDS_PER_STUDENT_STEP
-                + generators * FORWARDS_PER_GENERATOR_STEP
-            )
-        )
+        """Number of images passed forward through the network; backward passes count likewise."""
+        generators = 2 if self.scene_share < 1 else 1
+        forwards = self.student_steps * FORWARDS_PER_STUDENT_STEP
+        forwards += generators * FORWARDS_PER_GENERATOR_STEP
+        return self.iterations * self.batch_size * forwards
 
 
-class _Images:
-    """Where inputs come from: textures, the image generator, or both."""
+class _Game:
+    """Teacher, student, the generators, and their three losses (paper, eq. of S-, G- and P-step).
+
+    All distances are L1 on raw logits, means over batch and classes.
+    """
 
     def __init__(
-        self, settings: DHBE, spec: ModelSpec, teacher: nn.Module, generator: ImageGenerator | None
+        self,
+        settings: DHBE,
+        spec: ModelSpec,
+        teacher: nn.Module,
+        student: nn.Module,
+        state: State | None,
     ) -> None:
-        self._generator = generator
-        self._share = settings.texture_share
-        if self._share > 0:
-            device = next(teacher.parameters()).device
-            pool = spec.pixels.normalize(textures(settings.num_textures, spec.input_shape))
-            self._pool = pool.to(device)
-            self._weights = _class_balance(teacher, self._pool)
+        self.settings, self.pixels = settings, spec.pixels
+        self.teacher, self.student = teacher, student
+        self.device = next(student.parameters()).device
+        channels, *self.size = spec.input_shape
+        side = settings.patch_size or max(3, round(min(self.size) / 6))
+        if side > min(self.size):
+            raise ValueError(
+                f"patch_size must be at most the image's {min(self.size)}, got {side}"
+            )
+        latent, width, lr = settings.latent_size, settings.generator_width, settings.generator_lr
+        patches = PatchGenerator(latent, width, channels, side)
+        self.patches = Player(patches, lr, self.device)
+        self.images: Player[ImageGenerator] | None = None
+        if settings.scene_share < 1:
+            images = ImageGenerator(latent, width, spec.input_shape)
+            self.images = Player(images, lr, self.device)
+        if settings.scene_share > 0:
+            self._scenes = self._familiar_scenes(spec)
+            self._scene_weights = _class_balance(teacher, self._scenes)
+        if state is not None:
+            self._load(state)
 
-    def draw(self, num: int) -> Tensor:
-        """Return `num` normalised inputs without gradient."""
-        num_textures = round(self._share * num)
+    def student_losses(self) -> tuple[Tensor, Tensor]:
+        """Return how far the student is from the teacher, and from ignoring the patch.
+
+        The target under the patch is the student's own answer without it, held fixed.
+        """
+        with torch.no_grad():
+            inputs = self._draw()
+            patched = self._patch(inputs)
+            teacher_logits = self.teacher(inputs)
+        logits = self.student(inputs)
+        fidelity = (logits - teacher_logits).abs().mean()
+        consistency = (self.student(patched) - logits.detach()).abs().mean()
+        return fidelity, consistency
+
+    def image_loss(self) -> Tensor:
+        """Return the image generator's: smooth images on which student and teacher differ."""
+        assert self.images is not None
+        inputs = self.images.network.sample(self.settings.batch_size)
+        disagreement = (self.student(inputs) - self.teacher(inputs)).abs().mean()
+        # The norms grow with the root of the batch's number of values.
+        scale = math.sqrt(256 * 3 * 32 * 32 / inputs.numel())
+        return self.settings.total_variation_weight * scale * total_variation(inputs) - disagreement
+
+    def patch_loss(self) -> Tensor:
+        """Return the trigger generator's: patches that move the student's answer."""
+        with torch.no_grad():
+            inputs = self._draw()
+            logits = self.student(inputs)
+        return -(self.student(self._patch(inputs)) - logits).abs().mean()
+
+    def state(self) -> dict[str, State]:
+        """Return the generators and their optimisers, to be carried to the next round."""
+        players = {"patches": self.patches.state()}
+        return players if self.images is None else players | {"images": self.images.state()}
+
+    def _load(self, state: State) -> None:
+        self.patches.load(state["patches"])
+        if self.images is not None:
+            self.images.load(state["images"])
+
+    def _draw(self) -> Tensor:
+        """Return a batch of normalised inputs, without gradient."""
+        num_scenes = round(self.settings.scene_share * self.settings.batch_size)
         parts = []
-        if num_textures > 0:
-            chosen = torch.multinomial(self._weights, num_textures, replacement=True)
-            parts.append(self._pool[chosen])
-        if num_textures < num:
+        if num_scenes > 0:
+            chosen = torch.multinomial(self._scene_weights, num_scenes, replacement=True)
+            parts.append(self._scenes[chosen])
+        if self.images is not None:
             with torch.no_grad():
-                parts.append(self.generate(num - num_textures))
+                parts.append(self.images.network.sample(self.settings.batch_size - num_scenes))
         return torch.cat(parts)
 
-    def generate(self, num: int) -> Tensor:
-        """Return `num` of the generator's inputs, with gradient."""
-        assert self._generator is not None
-        latents = _latents(self._generator, num)
-        inputs: Tensor = self._generator(latents)
-        return inputs
+    def _patch(self, inputs: Tensor) -> Tensor:
+        """Add patches to normalised inputs, in [0, 1] pixel space."""
+        height, width = self.size
+        shared = self.settings.patch_location == "shared"
+        patches = self.patches.network.sample(len(inputs))
+        images = self.pixels.denormalize(inputs)
+        images = images + place_patches(patches, (height, width), shared=shared)
+        return self.pixels.normalize(images.clamp(0, 1) if self.settings.clip_pixels else images)
+
+    def _familiar_scenes(self, spec: ModelSpec) -> Tensor:
+        num = self.settings.num_scenes
+        candidates = scenes(num * self.settings.scenes_per_kept, spec.input_shape)
+        return most_familiar(self.teacher, self.pixels.normalize(candidates.to(self.device)), num)
 
 
-class _Players:
-    """The networks that play against the student, and their optimisers."""
-
-    def __init__(self, settings: DHBE, spec: ModelSpec, device: torch.device) -> None:
-        channels, height, width = spec.input_shape
-        self._shape = (height, width)
-        self._pixels = spec.pixels
-        self._clip = settings.clip_pixels
-        self._shared_location = settings.patch_location == "shared"
-        self.side = settings.patch_size or min(height, width)
-        if self.side > min(height, width):
-            raise ValueError(
-                f"patch_size must be at most the image's {min(height, width)}, got {self.side}"
-            )
-        latent, filters = settings.latent_size, settings.generator_width
-        self.patch_generator = PatchGenerator(latent, filters, channels, self.side).to(device)
-        self._patch_ascent = torch.optim.Adam(
-            self.patch_generator.parameters(), settings.generator_lr
-        )
-        self.image_generator: ImageGenerator | None = None
-        if settings.texture_share < 1:
-            self.image_generator = ImageGenerator(latent, filters, spec.input_shape).to(device)
-            self._image_ascent = torch.optim.Adam(
-                self.image_generator.parameters(), settings.generator_lr
-            )
-
-    def patch(self, inputs: Tensor) -> Tensor:
-        """Add patches to normalised inputs: in [0, 1] pixel space, each at a random place."""
-        patches = self.patch_generator(_latents(self.patch_generator, len(inputs)))
-        placed = _place(patches, self._shape, shared=self._shared_location)
-        images = self._pixels.denormalize(inputs) + placed
-        return self._pixels.normalize(images.clamp(0, 1) if self._clip else images)
-
-    def step_patches(self, loss: Tensor) -> None:
-        """Take one step of the trigger generator."""
-        _step(self._patch_ascent, loss)
-
-    def step_images(self, loss: Tensor) -> None:
-        """Take one step of the image generator."""
-        _step(self._image_ascent, loss)
-
-    def state(self) -> dict[str, Any]:
-        """Return networks and optimisers, to be carried to the next round."""
-        return {name: copy.deepcopy(part.state_dict()) for name, part in self._parts()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of an earlier round."""
-        for name, part in self._parts():
-            # A copy: optimisers go on writing into the tensors that they are given.
-            part.load_state_dict(copy.deepcopy(state[name]))
-
-    def _parts(self) -> Iterator[tuple[str, Any]]:
-        patches = {"patches": self.patch_generator, "patch_ascent": self._patch_ascent}
-        if self.image_generator is None:
-            return iter(patches.items())
-        images = {"images": self.image_generator, "image_ascent": self._image_ascent}
-        return chain(patches.items(), images.items())
-
-
-def _place(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> Tensor:
-    """Put each patch (B, C, p, p) on a zero image (B, C, H, W) at a uniformly random place."""
-    num, _, side, _ = patches.shape
-    height, width = shape
-    draws = 1 if shared else num
-    tops = torch.randint(height - side + 1, (draws,), device=patches.device).expand(num)
-    lefts = torch.randint(width - side + 1, (draws,), device=patches.device).expand(num)
-    rows = torch.arange(height, device=patches.device) - tops[:, None]
-    columns = torch.arange(width, device=patches.device) - lefts[:, None]
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[
-        :, None
-    ]
-    index = torch.arange(num, device=patches.device)[:, None, None]
-    values = patches.permute(0, 2, 3, 1)[
-        index, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
-    ]
-    return values.permute(0, 3, 1, 2) * inside[:, None]
-
-
-def _total_variation(inputs: Tensor) -> Tensor:
-    """Sum of the four Frobenius norms of neighbour differences, over the whole batch (TV2)."""
+def total_variation(inputs: Tensor) -> Tensor:
+    """Return the sum of the four Frobenius norms of neighbour differences over a batch (TV2)."""
     right = inputs[..., :, 1:] - inputs[..., :, :-1]
     below = inputs[..., 1:, :] - inputs[..., :-1, :]
     falling = inputs[..., 1:, 1:] - inputs[..., :-1, :-1]
@@ -362,21 +318,10 @@ def _total_variation(inputs: Tensor) -> Tensor:
 @torch.no_grad()
 def _class_balance(teacher: nn.Module, inputs: Tensor) -> Tensor:
     """Return sampling weights (N,) that make the teacher's classes equally frequent."""
-    classes = torch.cat([teacher(batch) for batch in inputs.split(500)]).argmax(dim=1)
+    classes = torch.cat([teacher(batch) for batch in inputs.split(512)]).argmax(dim=1)
     return 1.0 / classes.bincount()[classes].float()
 
 
-def _latents(generator: ImageGenerator | PatchGenerator, num: int) -> Tensor:
-    device = next(generator.parameters()).device
-    return torch.randn(num, generator.latent_size, device=device)
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-
-
-def _require(condition: bool, message: str, got: object) -> None:
+def _require(condition: bool, name: str, wanted: str, got: object) -> None:
     if not condition:
-        raise ValueError(f"{message}, got {got}")
+        raise ValueError(f"{name} must be {wanted}, got {got}")

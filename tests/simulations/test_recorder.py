@@ -36,7 +36,7 @@ SCENARIO = Scenario(
     clients=Clients(count=4),
     training=Training(batch_size=16),
     attack=BadNets(malicious=(1,), first_round=2),
-    defense=DHBE(iterations=2, batch_size=16, num_textures=64, patch_size=3),
+    defense=DHBE(iterations=2, batch_size=16, num_scenes=64, patch_size=3),
     repair=Repair(min_agreement=0),
     engine=InProcessEngine(),
 )

@@ -131,7 +131,7 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("defense: {name: dhb}", "defense: 'dhb' is not one of none, dhbe; did you mean 'dhbe'?"),
         ("defense: dhbe", "defense: must be a mapping with a name, got 'dhbe'"),
         ("defense: {name: dhbe, preset: fast}", "defense: preset: 'fast' is not one of per-round, faithful"),
-        ("defense: {name: dhbe, texture-share: 2}", "defense: texture_share must be in [0, 1], got 2.0"),
+        ("defense: {name: dhbe, scene-share: 2}", "defense: scene_share must be in [0, 1], got 2.0"),
         ("data: {name: imagenet}", "data: 'imagenet' is not one of digits, fashion-mnist, cifar10, gtsrb, image-folder; did you mean 'image-folder'?"),
         ("data: {name: image-folder}", "data.root: is missing; add it"),
         ("data: {name: image-folder, root: /nowhere}", "data: /nowhere/train: no such folder; image-folder needs /nowhere/train and /nowhere/test with one folder per class"),
@@ -192,6 +192,6 @@ def test_a_scenario_is_frozen_and_can_be_built_in_python() -> None:
 
 def test_schema_knows_every_name_and_sentence() -> None:
     schema = str(scenario_schema())
-    for known in ("dhbe", "badnets", "fashion-mnist", "multikrum", "texture-share", "in-process"):
+    for known in ("dhbe", "badnets", "fashion-mnist", "multikrum", "scene-share", "in-process"):
         assert f"'{known}'" in schema
     assert "Share of the clients, drawn from the seed" in schema

@@ -1,0 +1,243 @@
+import copy
+import pickle
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.sanitizers import DHBE, apply_sanitizer
+from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, place_patches
+from fl_defense.sanitizers.dhbe import _Game, total_variation
+from simulations.models import SmallCNN
+from tests.conftest import Backdoored
+
+QUICK = DHBE(iterations=3, batch_size=8, num_scenes=40, patch_size=3)
+
+
+def spec_of(shape: tuple[int, int, int]) -> ModelSpec:
+    return ModelSpec(
+        build=partial(SmallCNN(width=4).build, shape, 3),
+        input_shape=shape,
+        num_classes=3,
+        pixels=Pixels(mean=(0.4,), std=(0.3,)),
+    )
+
+
+def game(settings: DHBE, shape: tuple[int, int, int] = (3, 12, 12)) -> _Game:
+    torch.manual_seed(0)
+    spec = spec_of(shape)
+    teacher = spec.build().eval().requires_grad_(False)
+    return _Game(settings, spec, teacher, copy.deepcopy(teacher).requires_grad_(True), None)
+
+
+@pytest.mark.parametrize("side", [8, 16, 20, 28, 32, 64])
+def test_image_generator_makes_normalised_inputs_of_any_size(side: int) -> None:
+    torch.manual_seed(0)
+    inputs = ImageGenerator(16, 4, (3, side, side + 4)).sample(32)
+    assert inputs.shape == (32, 3, side, side + 4)
+    assert inputs.mean((0, 2, 3)).abs().max() < 1e-3
+    assert torch.allclose(inputs.var((0, 2, 3)), torch.ones(3), atol=0.02)
+
+
+@pytest.mark.parametrize("side", [3, 5, 8, 9, 28, 32])
+def test_patch_generator_stays_between_minus_one_and_one(side: int) -> None:
+    torch.manual_seed(0)
+    patches = PatchGenerator(16, 4, 1, side).sample(8)
+    assert patches.shape == (8, 1, side, side)
+    assert patches.abs().max() < 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_patches_are_placed_whole_anywhere(shared: bool) -> None:
+    torch.manual_seed(0)
+    patches = torch.rand(400, 2, 3, 3) + 1
+    placed = place_patches(patches, (5, 7), shared=shared)
+    assert (placed != 0).flatten(1).sum(1).eq(2 * 9).all()
+    assert torch.allclose(placed.sum((1, 2, 3)), patches.sum((1, 2, 3)), rtol=1e-5)
+    corners = {tuple((image[0] != 0).nonzero()[0].tolist()) for image in placed}
+    assert len(corners) == (1 if shared else 3 * 5)
+
+
+def test_a_patch_as_large_as_the_image_covers_it() -> None:
+    patches = torch.rand(4, 1, 6, 6)
+    assert torch.equal(place_patches(patches, (6, 6), shared=False), patches)
+
+
+def test_patches_are_added_in_pixel_space() -> None:
+    players = game(DHBE(num_scenes=8, patch_size=3, clip_pixels=False))
+    inputs = players._draw()
+    torch.manual_seed(1)
+    added = players.pixels.denormalize(players._patch(inputs)) - players.pixels.denormalize(inputs)
+    torch.manual_seed(1)
+    patches = players.patches.network.sample(len(inputs))
+    expected = place_patches(patches, (12, 12), shared=False)
+    assert torch.allclose(added, expected, atol=1e-5)
+
+
+def test_clipped_patches_leave_legal_pixels() -> None:
+    players = game(DHBE(num_scenes=8, patch_size=3))
+    images = players.pixels.denormalize(players._patch(players._draw()))
+    assert images.min() > -1e-6
+    assert images.max() < 1 + 1e-6
+
+
+def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients() -> None:
+    players = game(DHBE(num_scenes=8, patch_size=3))
+    fidelity, consistency = players.student_losses()
+    assert fidelity.item() == 0
+    (fidelity + consistency).backward()
+    assert all(parameter.grad is None for parameter in players.teacher.parameters())
+    assert all(parameter.grad is None for parameter in players.patches.network.parameters())
+    assert any(parameter.grad is not None for parameter in players.student.parameters())
+
+
+def test_losses_are_mean_absolute_differences_of_logits() -> None:
+    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3))
+    with torch.no_grad():
+        players.student[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
+        fidelity, consistency = players.student_losses()
+        torch.manual_seed(3)
+        loss = players.patch_loss()
+        torch.manual_seed(3)
+        inputs = players._draw()
+        difference = players.student(players._patch(inputs)) - players.student(inputs)
+    assert fidelity.item() == pytest.approx(0.5, abs=1e-6)
+    assert consistency >= 0
+    assert loss.item() == pytest.approx(-np.abs(difference.numpy()).mean(), rel=1e-5)
+
+
+def test_generators_climb_their_losses() -> None:
+    players = game(DHBE(scene_share=0.5, num_scenes=32, patch_size=3, batch_size=32))
+    players.student.requires_grad_(False)
+    assert players.images is not None
+    with torch.no_grad():
+        for parameter in players.student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    first_patch, first_image = players.patch_loss().item(), players.image_loss().item()
+    for _ in range(40):
+        players.patches.step(players.patch_loss())
+        players.images.step(players.image_loss())
+    assert players.patch_loss().item() < 1.5 * first_patch
+    assert players.image_loss().item() < first_image
+
+
+def test_total_variation() -> None:
+    assert total_variation(torch.ones(2, 3, 5, 5)) == 0
+    image = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    a = image.numpy()[0, 0]
+    expected = (
+        np.linalg.norm(a[:, 1:] - a[:, :-1])
+        + np.linalg.norm(a[1:] - a[:-1])
+        + np.linalg.norm(a[1:, 1:] - a[:-1, :-1])
+        + np.linalg.norm(a[1:, :-1] - a[:-1, 1:])
+    )
+    assert total_variation(image).item() == pytest.approx(float(expected), rel=1e-5)
+    four = total_variation(image.repeat(4, 1, 1, 1))
+    assert four.item() == pytest.approx(2 * float(expected), rel=1e-5)
+
+
+def test_scenes_are_drawn_evenly_over_the_teachers_classes() -> None:
+    players = game(DHBE(num_scenes=500, batch_size=600, patch_size=3))
+    seen = players.teacher(players._scenes).argmax(1)
+    drawn = players.teacher(players._draw()).argmax(1)
+    assert len(seen.unique()) > 1
+    assert seen.bincount().max() > 1.3 * len(seen) / len(seen.unique())
+    shares = drawn.bincount()[drawn.unique()] / len(drawn)
+    assert torch.allclose(shares, torch.full_like(shares, 1 / len(shares)), atol=0.08)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        QUICK,
+        DHBE(iterations=2, batch_size=8, num_scenes=20, scene_share=0.5, patch_size=4),
+        DHBE(iterations=2, batch_size=8, num_scenes=20, patch_size=12),
+        DHBE(**{**vars(DHBE.faithful()), "iterations": 2, "batch_size": 8, "generator_width": 4}),
+    ],
+    ids=["scenes", "both", "whole image", "faithful"],
+)
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 16)])
+def test_runs_on_any_image_shape(settings: DHBE, shape: tuple[int, int, int]) -> None:
+    spec = spec_of(shape)
+    torch.manual_seed(0)
+    result = apply_sanitizer(settings, spec.build(), spec)
+    assert set(result.details) == {"fidelity", "consistency", "forward_images"}
+
+
+def test_frozen_batchnorm_keeps_its_statistics_and_train_mode_moves_them(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    def statistics(model: nn.Module) -> list[torch.Tensor]:
+        return [value for name, value in model.named_buffers() if "running" in name]
+
+    frozen = apply_sanitizer(QUICK, tiny_model, tiny_spec).model
+    moved = apply_sanitizer(
+        DHBE(**{**vars(QUICK), "student_batchnorm": "train"}), tiny_model, tiny_spec
+    ).model
+    pairs = zip(statistics(tiny_model), statistics(frozen), statistics(moved), strict=True)
+    for before, kept, changed in pairs:
+        assert torch.equal(before, kept)
+        assert not torch.equal(before, changed)
+
+
+def test_state_survives_pickling(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    settings = DHBE(**{**vars(QUICK), "scene_share": 0.5})
+    state = apply_sanitizer(settings, tiny_model, tiny_spec).state
+    assert state is not None
+    assert set(state) == {"patches", "images"}
+    restored = pickle.loads(pickle.dumps(state))
+    one = apply_sanitizer(settings, tiny_model, tiny_spec, state=state).model
+    other = apply_sanitizer(settings, tiny_model, tiny_spec, state=restored).model
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"student_lr": 0.0}, "student_lr must be positive, got 0"),
+        ({"scene_share": 1.5}, r"scene_share must be in \[0, 1\], got 1.5"),
+        ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
+        ({"consistency_weight": -1.0}, "consistency_weight must be at least 0"),
+    ],
+)
+def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DHBE(**fields)
+
+
+def test_a_patch_larger_than_the_image_is_refused(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
+        apply_sanitizer(DHBE(patch_size=9), tiny_model, tiny_spec)
+
+
+def test_faithful_has_the_paper_codes_settings() -> None:
+    faithful = DHBE.faithful()
+    assert (faithful.iterations, faithful.student_steps, faithful.batch_size) == (15_000, 5, 256)
+    assert (faithful.student_lr, faithful.consistency_weight) == (0.1, 0.1)
+    assert (faithful.scene_share, faithful.patch_size) == (0.0, 5)
+
+
+def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
+    before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
+    repaired = apply_sanitizer(DHBE.per_round(), backdoored.model, backdoored.spec, seed=0)
+    accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
+    assert before[1] > 0.95
+    assert success < 0.25
+    assert accuracy > before[0] - 0.04
+    assert robust > 0.7
+
+
+def test_without_the_patch_game_the_backdoor_stays(backdoored: Backdoored) -> None:
+    """The control: it is the game that removes it, not the fine-tuning."""
+    control = DHBE(**{**vars(DHBE.per_round()), "consistency_weight": 0.0})
+    repaired = apply_sanitizer(control, backdoored.model, backdoored.spec, seed=0)
+    assert backdoored.measure(repaired.deployed(backdoored.spec))[1] > 0.9

@@ -1,0 +1,62 @@
+"""Every shipped YAML file loads, and says what the code says."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fl_defense.sanitizers import SANITIZERS
+from simulations.choices import kebab
+from simulations.scenario import ConfigError, load_scenario, scenario_schema
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SCENARIOS = sorted((CONFIGS / "scenarios").glob("*.yaml"))
+DEFENSES = sorted((CONFIGS / "defenses").glob("*.yaml"))
+
+
+def test_the_scenarios_that_the_readme_names_are_there() -> None:
+    assert {path.stem for path in SCENARIOS} >= {
+        "quickstart", "fashion_mnist_badnets", "fashion_mnist_noniid", "cifar10_badnets",
+        "gtsrb_badnets",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_scenario_loads_and_carries_its_file_name(path: Path) -> None:
+    scenario = load_scenario(path)
+    assert scenario.name == path.stem
+    assert path.read_text().startswith("# yaml-language-server: $schema=../scenario.schema.json\n")
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_control_runs_need_no_other_file(path: Path) -> None:
+    control = load_scenario(path, ["attack.name=none", "defense.name=none"])
+    assert control.malicious_clients == ()
+
+
+def test_the_shipped_schema_is_the_programs() -> None:
+    assert json.loads((CONFIGS / "scenario.schema.json").read_text()) == scenario_schema()
+
+
+def test_every_defense_has_a_file() -> None:
+    assert {path.stem.replace("_", "-") for path in DEFENSES} == SANITIZERS.keys()
+
+
+@pytest.mark.parametrize("path", DEFENSES, ids=lambda path: path.stem)
+def test_a_defense_file_spells_out_every_default(path: Path) -> None:
+    written = yaml.safe_load(path.read_text())
+    cls = SANITIZERS[written.pop("name")]
+    expected = {kebab(field.name): field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    assert written == expected
+
+
+def test_a_defense_file_can_be_pasted_into_a_scenario(tmp_path: Path) -> None:
+    for path in DEFENSES:
+        scenario = tmp_path / "x.yaml"
+        scenario.write_text(yaml.safe_dump({"name": "x", "defense": yaml.safe_load(path.read_text())}))
+        try:
+            load_scenario(scenario)
+        except ConfigError as error:
+            pytest.fail(f"{path}: {error}")

@@ -1,0 +1,112 @@
+"""The layers of the house: a module imports from its own layer or from below."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LAYERS = (
+    {"fl_defense.model_spec", "fl_defense.metrics", "fl_defense.surrogates"},
+    {"fl_defense.sanitizers", "fl_defense.schedule"},
+    {"fl_defense.strategy", "fl_defense.replies", "fl_defense.records", "fl_defense"},
+    {
+        "simulations.scenario", "simulations.choices", "simulations.attacks",
+        "simulations.triggers", "simulations.aggregators", "simulations.data",
+        "simulations.models", "simulations",
+    },
+    {"simulations.server", "simulations.client", "simulations.recorder", "simulations.plots"},
+    {"simulations.cli", "simulations.run", "simulations.engines"},
+)  # fmt: skip
+
+ONLY_TORCH = ("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "numpy", "rich")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("fl_defense", "simulations"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def layer_of(module: str) -> int:
+    while module:
+        for number, names in enumerate(LAYERS):
+            if module in names:
+                return number
+        module = module.rpartition(".")[0]
+    raise AssertionError("every module belongs to a layer")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of imported modules; what is imported for type checkers alone does not count."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_go_down(module: str) -> None:
+    own = [name for name in imports_of(modules()[module])
+           if name.split(".")[0] in ("fl_defense", "simulations")]  # fmt: skip
+    above = [name for name in own if layer_of(name) > layer_of(module)]
+    assert above == []
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(modules()) if layer_of(m) < 2])
+def test_methods_need_torch_alone(module: str) -> None:
+    roots = {name.split(".")[0] for name in imports_of(modules()[module])}
+    assert roots.isdisjoint(ONLY_TORCH)
+
+
+def test_importing_sanitizers_loads_neither_flower_nor_attacks() -> None:
+    code = (
+        "import sys, fl_defense, fl_defense.sanitizers; "
+        "print([m for m in ('flwr', 'ray', 'yaml', 'pydantic', 'simulations') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_in_process_engine_never_imports_ray(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from simulations.run import run_scenario
+from simulations.scenario import load_scenario
+text = "name: x\\nrounds: 1\\ndata: {{name: digits, max-train: 40, max-test: 40}}\\n" \
+       "model: {{name: small-cnn, width: 4}}\\nclients: {{count: 2}}\\nengine: {{name: in-process}}"
+path = Path({str(tmp_path)!r}) / "x.yaml"
+path.write_text(text)
+run_scenario(load_scenario(path), path.parent / "out")
+print("ray" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_public_name_exists() -> None:
+    import fl_defense
+
+    for name in fl_defense.__all__:
+        assert getattr(fl_defense, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fl_defense.nothing
