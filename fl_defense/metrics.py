@@ -16,13 +16,15 @@ def predict(classify: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """Return the predicted class of every image, shape (N,), on the CPU.
 
     Args:
-        classify: maps a batch to logits (B, K); used in eval mode, its mode is restored.
+        classify: maps a batch to logits (B, K); used in eval mode; every module's mode is restored.
         batches: tensors that `classify` takes, already on its device.
     """
-    was_training = classify.training
+    # Module by module: a wrapper may be in train mode around a model in eval mode.
+    modes = {module: module.training for module in classify.modules()}
     classify.eval()
     predicted = [classify(batch).argmax(dim=1) for batch in batches]
-    classify.train(was_training)
+    for module, was_training in modes.items():
+        module.training = was_training
     return torch.cat(predicted).cpu()
 
 

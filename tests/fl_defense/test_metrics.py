@@ -55,3 +55,11 @@ def test_predict_runs_in_eval_mode_and_restores_the_mode() -> None:
     assert torch.equal(first, second)
     assert model.training
     assert len(first) == 8
+
+
+def test_predict_leaves_a_model_in_eval_mode_inside_a_wrapper_alone() -> None:
+    model = torch.nn.BatchNorm1d(2).eval()
+    wrapper = torch.nn.Sequential(model)
+    wrapper.training = True
+    predict(wrapper, [torch.randn(4, 2)])
+    assert not model.training

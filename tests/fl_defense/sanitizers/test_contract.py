@@ -24,7 +24,7 @@ from simulations.choices import field_docs
 
 QUICK: dict[str, Sanitizer] = {
     "none": NoDefense(),
-    "dhbe": DHBE(iterations=2, batch_size=8, num_scenes=32, patch_size=3),
+    "dhbe": DHBE(iterations=2, batch_size=8, num_scenes=32, patch_size=3, warm_start=True),
 }
 """One cheap instance of each defense; a defense without one fails the first test."""
 

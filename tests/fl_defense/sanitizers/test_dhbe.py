@@ -16,6 +16,7 @@ from simulations.models import SmallCNN
 from tests.conftest import Backdoored
 
 QUICK = DHBE(iterations=3, batch_size=8, num_scenes=40, patch_size=3)
+WARM = DHBE(**{**vars(QUICK), "scene_share": 0.5, "warm_start": True})
 
 
 def spec_of(shape: tuple[int, int, int]) -> ModelSpec:
@@ -96,7 +97,9 @@ def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients
 
 
 def test_losses_are_mean_absolute_differences_of_logits() -> None:
-    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3))
+    players = game(
+        DHBE(num_scenes=8, batch_size=8, patch_size=3, consistency="absolute")
+    )
     with torch.no_grad():
         players.student[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
         fidelity, consistency = players.student_losses()
@@ -185,7 +188,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_train_mode_moves_them(
 
 
 def test_state_survives_pickling(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    settings = DHBE(**{**vars(QUICK), "scene_share": 0.5})
+    settings = WARM
     state = apply_sanitizer(settings, tiny_model, tiny_spec).state
     assert state is not None
     assert set(state) == {"patches", "images"}
@@ -217,6 +220,10 @@ def test_a_patch_larger_than_the_image_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
         apply_sanitizer(DHBE(patch_size=9), tiny_model, tiny_spec)
+
+
+def test_a_cold_start_carries_nothing(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    assert apply_sanitizer(QUICK, tiny_model, tiny_spec).state is None
 
 
 def test_faithful_has_the_paper_codes_settings() -> None:
