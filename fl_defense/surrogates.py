@@ -1,10 +1,10 @@
 """Images that a server may own without any client's data: procedural scenes.
 
 They stand in for real images where a defense must ask a model something. 1/f noise has the power
-spectrum of photographs, the dead-leaves model (random shapes that cover one another) has their edges
-(Lee, Mumford and Huang, IJCV 2001), plain backgrounds and strokes are what signs, clothes and
-handwriting are made of. Scenes differ widely; `most_familiar` picks those that resemble what a given
-model was trained on.
+spectrum of photographs, the dead-leaves model (random shapes that cover one another) has their
+edges (Lee, Mumford and Huang, IJCV 2001), plain backgrounds and strokes are what signs, clothes and
+handwriting are made of. Scenes differ widely; `most_familiar` picks those that resemble what a
+given model was trained on.
 """
 
 import math
@@ -52,7 +52,7 @@ def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
     """Return the `num` inputs whose features are nearest to what BatchNorm remembers of training.
 
     The distance of an input is the squared difference between its channel means and the running
-    means, in units of the running variance, averaged over channels and summed over BatchNorm layers.
+    means, in units of the running variance, averaged over channels, summed over BatchNorm layers.
     A model without BatchNorm remembers nothing: the first `num` are returned.
 
     Args:

@@ -74,7 +74,7 @@ def choice(table: Table, *, factory: type | None = None) -> "Choice":
     if len(models) == 1:
         return Choice(table, *models.values(), factory=factory)
     tagged = [Annotated[model, Tag(name)] for name, model in models.items()]
-    union: Any = Annotated[Union[tuple(tagged)], Discriminator(_name_of)]  # type: ignore[valid-type]  # noqa: UP007 - made from a list
+    union: Any = Annotated[Union[tuple(tagged)], Discriminator(_name_of)]  # noqa: UP007 - made from a list
     return Choice(table, union, factory=factory)
 
 

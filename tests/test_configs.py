@@ -55,7 +55,9 @@ def test_a_defense_file_spells_out_every_default(path: Path) -> None:
 def test_a_defense_file_can_be_pasted_into_a_scenario(tmp_path: Path) -> None:
     for path in DEFENSES:
         scenario = tmp_path / "x.yaml"
-        scenario.write_text(yaml.safe_dump({"name": "x", "defense": yaml.safe_load(path.read_text())}))
+        scenario.write_text(
+            yaml.safe_dump({"name": "x", "defense": yaml.safe_load(path.read_text())})
+        )
         try:
             load_scenario(scenario)
         except ConfigError as error:

@@ -121,7 +121,8 @@ def place_patches(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> T
     lefts = torch.randint(width - side + 1, (draws, 1), device=patches.device).expand(num, 1)
     rows = torch.arange(height, device=patches.device) - tops
     columns = torch.arange(width, device=patches.device) - lefts
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
+    in_rows, in_columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
     index = torch.arange(num, device=patches.device)[:, None, None]
     values = patches.permute(0, 2, 3, 1)[
         index, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]

@@ -187,12 +187,14 @@ class DHBE:
     def _optimizer(
         self, student: nn.Module
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        parameters, decay = student.parameters(), self.weight_decay
         optimizer: torch.optim.Optimizer
-        settings = {"lr": self.student_lr, "weight_decay": self.weight_decay}
         if self.student_optimizer == "adam":
-            optimizer = torch.optim.AdamW(student.parameters(), **settings)
+            optimizer = torch.optim.AdamW(parameters, self.student_lr, weight_decay=decay)
         else:
-            optimizer = torch.optim.SGD(student.parameters(), momentum=0.9, **settings)
+            optimizer = torch.optim.SGD(
+                parameters, self.student_lr, momentum=0.9, weight_decay=decay
+            )
         steps = self.iterations * self.student_steps
         if self.lr_schedule == "step":
             milestones = [int(0.6 * steps), int(0.8 * steps)]
@@ -229,9 +231,7 @@ class _Game:
         channels, *self.size = spec.input_shape
         side = settings.patch_size or min(self.size)
         if side > min(self.size):
-            raise ValueError(
-                f"patch_size must be at most the image's {min(self.size)}, got {side}"
-            )
+            raise ValueError(f"patch_size must be at most the image's {min(self.size)}, got {side}")
         latent, width, lr = settings.latent_size, settings.generator_width, settings.generator_lr
         patches = PatchGenerator(latent, width, channels, side)
         self.patches = Player(patches, lr, self.device)
@@ -265,7 +265,9 @@ class _Game:
         disagreement = (self.student(inputs) - self.teacher(inputs)).abs().mean()
         # The norms grow with the root of the batch's number of values.
         scale = math.sqrt(256 * 3 * 32 * 32 / inputs.numel())
-        return self.settings.total_variation_weight * scale * total_variation(inputs) - disagreement
+        weight = self.settings.total_variation_weight * scale
+        loss: Tensor = weight * total_variation(inputs) - disagreement
+        return loss
 
     def patch_loss(self) -> Tensor:
         """Return the trigger generator's: patches that move the student's answer."""
@@ -278,8 +280,10 @@ class _Game:
         """Return the generators and their optimisers, if they are to be carried on."""
         if not self.settings.warm_start:
             return None
-        players = {"patches": self.patches.state()}
-        return players if self.images is None else players | {"images": self.images.state()}
+        players: dict[str, State] = {"patches": self.patches.state()}
+        if self.images is not None:
+            players["images"] = self.images.state()
+        return players
 
     def _load(self, state: State) -> None:
         self.patches.load(state["patches"])
@@ -323,7 +327,8 @@ def total_variation(inputs: Tensor) -> Tensor:
     below = inputs[..., 1:, :] - inputs[..., :-1, :]
     falling = inputs[..., 1:, 1:] - inputs[..., :-1, :-1]
     rising = inputs[..., 1:, :-1] - inputs[..., :-1, 1:]
-    return right.norm() + below.norm() + falling.norm() + rising.norm()
+    total: Tensor = right.norm() + below.norm() + falling.norm() + rising.norm()
+    return total
 
 
 @torch.no_grad()

@@ -5,11 +5,26 @@ import pytest
 
 from fl_defense.records import RoundRecord, append_record, read_records
 
-KEYS = (
-    "round num_replies num_rejected num_failures malicious accuracy attack_success_rate "
-    "robust_accuracy accuracy_before attack_success_rate_before robust_accuracy_before sanitized "
-    "accepted agreement train_seconds sanitize_seconds evaluate_seconds details"
-).split()
+KEYS = [
+    "round",
+    "num_replies",
+    "num_rejected",
+    "num_failures",
+    "malicious",
+    "accuracy",
+    "attack_success_rate",
+    "robust_accuracy",
+    "accuracy_before",
+    "attack_success_rate_before",
+    "robust_accuracy_before",
+    "sanitized",
+    "accepted",
+    "agreement",
+    "train_seconds",
+    "sanitize_seconds",
+    "evaluate_seconds",
+    "details",
+]
 
 
 def test_a_line_has_the_documented_keys_in_order() -> None:

@@ -120,7 +120,7 @@ def test_data_that_cannot_be_dealt_out_are_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     impossible = SCENARIO.model_copy(update={"partition": Dirichlet(alpha=0.001, min_size=40)})
-    with pytest.raises(ConfigError, match="partition: .*raise alpha or lower min-size"):
+    with pytest.raises(ConfigError, match=r"partition: .*raise alpha or lower min-size"):
         run_scenario(impossible, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

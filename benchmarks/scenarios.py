@@ -1,0 +1,93 @@
+"""Regenerates the federations' results table: each scenario defended, undefended and unattacked.
+
+    python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds 0 1 2
+
+The variants that decision 0005 rests on:
+
+    python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds 0 --out release.json \
+        --variants "defended" "repaired model broadcast" "warm start"
+
+Runs every variant with every seed on the in-process engine, writes one JSON file beside this script
+and prints a markdown table: means over the last three rounds, over the seeds, with their range.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from simulations.run import run_scenario
+from simulations.scenario import load_scenario
+
+VARIANTS = {
+    "defended": [],
+    "undefended": ["defense.name=none"],
+    "no attack": ["attack.name=none", "defense.name=none"],
+    "repaired model broadcast": ["repair.broadcast=repaired"],
+    "warm start": ["defense.warm-start=true"],
+}
+RATES = ("accuracy", "attack_success_rate", "robust_accuracy")
+
+
+def main() -> None:
+    """Run the grid, write JSON, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenario", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=["defended", "undefended", "no attack"]
+    )
+    parser.add_argument("--engine", choices=["in-process", "ray"], default="in-process")
+    parser.add_argument("--out", help="name of the JSON file beside this script")
+    arguments = parser.parse_args()
+    out = Path(__file__).with_name(arguments.out or f"{arguments.scenario.stem}.json")
+    results: dict[str, list[dict[str, Any]]] = {}
+    for variant in arguments.variants:
+        for seed in arguments.seeds:
+            overrides = [*VARIANTS[variant], f"seed={seed}", f"engine.name={arguments.engine}"]
+            scenario = load_scenario(arguments.scenario, overrides)
+            with tempfile.TemporaryDirectory() as folder:
+                result = run_scenario(scenario, Path(folder) / "run")
+            rounds = [
+                {name: getattr(record, name) for name in ("round", "accepted", "agreement", *RATES)}
+                | {"attack_success_rate_before": record.attack_success_rate_before}
+                for record in result.records
+            ]
+            results.setdefault(variant, []).append(result.summary | {"by_round": rounds})
+            # Written after every run: an interrupted benchmark keeps what it has measured.
+            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            print(row(f"{variant}, seed {seed}", [result.summary]), flush=True)  # noqa: T201
+    print(table(results))  # noqa: T201
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the markdown table of the collected summaries."""
+    head = [
+        "| run | accuracy | ASR | robust accuracy | repair, share of a round |",
+        "|" + "---|" * 5,
+    ]
+    return "\n".join([*head, *(row(variant, runs) for variant, runs in results.items())])
+
+
+def row(name: str, runs: list[dict[str, Any]]) -> str:
+    """Return one row: mean over the seeds, range in brackets."""
+    cells = []
+    for rate in RATES:
+        values = [run["last_three_rounds"][rate] for run in runs]
+        spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+        cells.append(f"{fmean(values):.3f}{spread}")
+    repair = sum(run["seconds"]["repair"] for run in runs)
+    repaired = sum(max(1, run["num_repaired"] + run["num_refused"]) for run in runs)
+    training = sum(run["seconds"]["training"] for run in runs) / sum(run["rounds"] for run in runs)
+    each = repair / repaired
+    cells.append(f"{each:.1f} s, {each / (each + training):.0%}")
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
