@@ -56,7 +56,7 @@ class DHBE:
         ValueError: if a value is out of its range.
     """
 
-    iterations: int = 100
+    iterations: int = 150
     """Outer iterations; each has `student_steps` student steps and one step per generator."""
     student_steps: int = 1
     """Student steps per outer iteration."""
