@@ -1,7 +1,7 @@
 # One environment per content of pyproject.toml, kept outside the checkout: torch alone is 6 GB.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fl-defense
 PYTHON ?= python3
-KEY := $(shell cat pyproject.toml Makefile | sha256sum | cut -c1-16)
+KEY := $(shell cat pyproject.toml Makefile | cksum | tr ' ' '-')
 VENV := $(CACHE)/venv-$(KEY)
 BIN := .venv/bin
 
@@ -12,7 +12,7 @@ setup: $(VENV)/installed
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 
 # The mark is written last: an installation that was cut off is done again.
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed:
 	$(PYTHON) -m venv --clear "$(VENV)"
 	"$(VENV)/bin/pip" install --progress-bar off hatchling editables --quiet
 	"$(VENV)/bin/pip" install --progress-bar off --quiet --editable ".[dev]"
