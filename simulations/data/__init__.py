@@ -5,14 +5,13 @@ from functools import lru_cache
 from simulations.data.datasets import (
     CIFAR10,
     GTSRB,
-    DataError,
     Digits,
     FashionMNIST,
-    ImageData,
     ImageFolder,
     ImageSource,
 )
 from simulations.data.partition import IID, PARTITIONS, Dirichlet, Partition
+from simulations.data.readers import DataError, ImageData
 
 DATASETS: dict[str, type[ImageSource]] = {
     "digits": Digits,

@@ -1,6 +1,5 @@
 """Data sets: images as uint8 in memory, read once per process."""
 
-import gzip
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_defense.model_spec import Pixels
-
-
-class DataError(ValueError):
-    """A data set cannot be had; the message names the places looked at and the remedies."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageData:
-    """A data set in memory. Images are uint8 (N, C, H, W) in 0..255, labels int64 (N,)."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+from simulations.data.readers import (
+    DataError,
+    ImageData,
+    download_with_torchvision,
+    find_idx_file,
+    read_idx_folder,
+    read_pictures,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +125,15 @@ class FashionMNIST(ImageSource):
         root = Path(self.root)
         folders = (root, root / "fashion-mnist", root / "FashionMNIST" / "raw", self.debian)
         for folder in folders:
-            if _idx_file(folder, "train-images-idx3-ubyte") is not None:
-                return _read_idx_folder(folder)
-        _download_with_torchvision(
+            if find_idx_file(folder, "train-images-idx3-ubyte") is not None:
+                return read_idx_folder(folder)
+        download_with_torchvision(
             "FashionMNIST",
             root,
             looked_in=[str(folder) for folder in folders],
             remedy="apt-get install dataset-fashion-mnist, or put the four idx files there",
         )
-        return _read_idx_folder(root / "FashionMNIST" / "raw")
+        return read_idx_folder(root / "FashionMNIST" / "raw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +153,7 @@ class CIFAR10(ImageSource):
 
         root = Path(self.root)
         if not (root / "cifar-10-batches-py").is_dir():
-            _download_with_torchvision(
+            download_with_torchvision(
                 "CIFAR10",
                 root,
                 looked_in=[str(root / "cifar-10-batches-py")],
@@ -198,15 +191,15 @@ class GTSRB(ImageSource):
 
         root = Path(self.root)
         if not (root / "gtsrb").is_dir():
-            _download_with_torchvision(
+            download_with_torchvision(
                 "GTSRB",
                 root,
                 looked_in=[str(root / "gtsrb")],
                 remedy="put torchvision's gtsrb folder there, or use data.name=image-folder",
             )
         train, test = (datasets.GTSRB(self.root, split=part) for part in ("train", "test"))
-        train_images, train_labels = _read_pictures(train._samples, self.size, channels=3)
-        test_images, test_labels = _read_pictures(test._samples, self.size, channels=3)
+        train_images, train_labels = read_pictures(train._samples, self.size, channels=3)
+        test_images, test_labels = read_pictures(test._samples, self.size, channels=3)
         return ImageData(
             train_images=train_images,
             train_labels=train_labels,
@@ -272,7 +265,7 @@ class ImageFolder(ImageSource):
                 for path in sorted((Path(self.root) / part / name).iterdir())
                 if path.is_file()
             ]
-            parts[part] = _read_pictures(samples, self.size, self.channels)
+            parts[part] = read_pictures(samples, self.size, self.channels)
         return ImageData(
             train_images=parts["train"][0],
             train_labels=parts["train"][1],
@@ -298,76 +291,3 @@ def _first_of_shuffle(total: int, limit: int | None) -> Tensor:
     if limit is None or limit >= total:
         return torch.arange(total)
     return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:limit].sort().values
-
-
-def _idx_file(folder: Path, stem: str) -> Path | None:
-    for name in (stem, f"{stem}.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
-
-
-def _read_idx_folder(folder: Path) -> ImageData:
-    arrays = {}
-    for part in ("train", "t10k"):
-        for kind, dimensions in (("images", 3), ("labels", 1)):
-            stem = f"{part}-{kind}-idx{dimensions}-ubyte"
-            path = _idx_file(folder, stem)
-            if path is None:
-                raise DataError(f"{folder}: {stem} is missing; put all four idx files there")
-            arrays[part, kind] = _read_idx(path)
-    return ImageData(
-        train_images=arrays["train", "images"][:, None],
-        train_labels=arrays["train", "labels"].long(),
-        test_images=arrays["t10k", "images"][:, None],
-        test_labels=arrays["t10k", "labels"].long(),
-    )
-
-
-def _read_idx(path: Path) -> Tensor:
-    """Read an idx file of unsigned bytes (LeCun's MNIST format), gzipped or not."""
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path}: not an idx file of unsigned bytes; fetch it again")
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    return torch.from_numpy(values.reshape(shape).copy())
-
-
-def _read_pictures(
-    samples: list[tuple[str, int]], size: int, channels: int
-) -> tuple[Tensor, Tensor]:
-    """Read picture files as uint8 (N, channels, size, size), with their labels (N,)."""
-    from PIL import Image, UnidentifiedImageError
-
-    images = np.empty((len(samples), size, size, channels), np.uint8)
-    for index, (path, _) in enumerate(samples):
-        try:
-            with Image.open(path) as picture:
-                converted = picture.convert("RGB" if channels == 3 else "L")
-                if converted.size != (size, size):
-                    converted = converted.resize((size, size), Image.Resampling.BILINEAR)
-                images[index] = np.asarray(converted).reshape(size, size, channels)
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(
-                f"{path}: not a readable picture ({error}); remove or replace it"
-            ) from error
-    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
-
-
-def _download_with_torchvision(name: str, root: Path, looked_in: list[str], remedy: str) -> None:
-    from torchvision import datasets
-
-    try:
-        if name == "GTSRB":
-            for split in ("train", "test"):
-                datasets.GTSRB(root, split=split, download=True)
-        else:
-            getattr(datasets, name)(root, download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"{name}: not found in {', '.join(looked_in)}, and the download failed ({error}); "
-            f"{remedy}"
-        ) from error

@@ -1,0 +1,107 @@
+"""File formats: idx, pictures, and torchvision's downloads."""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """A data set cannot be had; the message names the places looked at and the remedies."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """A data set in memory. Images are uint8 (N, C, H, W) in 0..255, labels int64 (N,)."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def find_idx_file(folder: Path, stem: str) -> Path | None:
+    """Return the idx file of that name in a folder, gzipped or not; None if there is none."""
+    for name in (stem, f"{stem}.gz"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def read_idx_folder(folder: Path) -> ImageData:
+    """Read the four idx files of an MNIST-like data set.
+
+    Raises:
+        DataError: if a file is missing or damaged.
+    """
+    arrays = {}
+    for part in ("train", "t10k"):
+        for kind, dimensions in (("images", 3), ("labels", 1)):
+            stem = f"{part}-{kind}-idx{dimensions}-ubyte"
+            path = find_idx_file(folder, stem)
+            if path is None:
+                raise DataError(f"{folder}: {stem} is missing; put all four idx files there")
+            arrays[part, kind] = _read_idx(path)
+    return ImageData(
+        train_images=arrays["train", "images"][:, None],
+        train_labels=arrays["train", "labels"].long(),
+        test_images=arrays["t10k", "images"][:, None],
+        test_labels=arrays["t10k", "labels"].long(),
+    )
+
+
+def _read_idx(path: Path) -> Tensor:
+    """Read an idx file of unsigned bytes (LeCun's MNIST format), gzipped or not."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path}: not an idx file of unsigned bytes; fetch it again")
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">i4", count=dimensions, offset=4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+def read_pictures(
+    samples: list[tuple[str, int]], size: int, channels: int
+) -> tuple[Tensor, Tensor]:
+    """Read picture files as uint8 (N, channels, size, size), with their labels (N,)."""
+    from PIL import Image, UnidentifiedImageError
+
+    images = np.empty((len(samples), size, size, channels), np.uint8)
+    for index, (path, _) in enumerate(samples):
+        try:
+            with Image.open(path) as picture:
+                converted = picture.convert("RGB" if channels == 3 else "L")
+                if converted.size != (size, size):
+                    converted = converted.resize((size, size), Image.Resampling.BILINEAR)
+                images[index] = np.asarray(converted).reshape(size, size, channels)
+        except (UnidentifiedImageError, OSError) as error:
+            raise DataError(
+                f"{path}: not a readable picture ({error}); remove or replace it"
+            ) from error
+    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def download_with_torchvision(name: str, root: Path, looked_in: list[str], remedy: str) -> None:
+    """Have torchvision fetch a data set.
+
+    Raises:
+        DataError: if it cannot, naming the places looked in and the remedy.
+    """
+    from torchvision import datasets
+
+    try:
+        if name == "GTSRB":
+            for split in ("train", "test"):
+                datasets.GTSRB(root, split=split, download=True)
+        else:
+            getattr(datasets, name)(root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{name}: not found in {', '.join(looked_in)}, and the download failed ({error}); "
+            f"{remedy}"
+        ) from error
