@@ -246,7 +246,8 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([f"{path}: {fault}" for fault in _faults(error)]) from error
+        faults = [*_faults(error), *_misfits_of_the_rest(content, error)]
+        raise ConfigError([f"{path}: {fault}" for fault in faults]) from error
 
 
 def scenario_schema() -> dict[str, Any]:
@@ -272,6 +273,26 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     if keys[-1] == "name" and len(keys) > 1 and inner.get("name") != value:
         inner.clear()
     inner[keys[-1]] = value
+
+
+def _misfits_of_the_rest(content: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """Return what is wrong between the parts that are right by themselves.
+
+    Pydantic compares parts only when each is right. The wrong ones are taken out and compared as
+    their defaults; where data or clients are wrong nothing can be compared with them.
+    """
+    wrong = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+    if not wrong or wrong & {"data", "clients"}:
+        return []
+    try:
+        Scenario.model_validate({key: part for key, part in content.items() if key not in wrong})
+    except ValidationError as rest:
+        causes = [fault.get("ctx", {}).get("error") for fault in rest.errors()]
+        misfits = [
+            line for cause in causes if isinstance(cause, ConfigError) for line in cause.faults
+        ]
+        return [line for line in misfits if line.split(".")[0].split(":")[0] not in wrong]
+    return []
 
 
 def _faults(error: ValidationError) -> Iterator[str]:

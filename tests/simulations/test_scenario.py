@@ -159,6 +159,13 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
     assert [fault.split(":")[0] for fault in found] == [
         "rounds", "clients.count", "defense", "what",
     ]  # fmt: skip
+    mixed = faults_of(
+        "name: x\nseed: -1\nattack: {name: badnets, malicious: 0.01}\nbackdoor: {target: 99}",
+        tmp_path,
+    )
+    assert [fault.split(":")[0] for fault in mixed] == [
+        "seed", "attack.malicious", "backdoor.target",
+    ]  # fmt: skip
     misfits = faults_of(
         "name: x\nbackdoor: {target: 99}\naggregator: {name: krum, num-malicious: 9}", tmp_path
     )
