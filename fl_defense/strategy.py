@@ -345,8 +345,9 @@ class SanitizingStrategy(Strategy):
         """Return the buffers that the wrapper averages itself; counters always."""
         optimizes = any(isinstance(inner, SERVER_OPTIMIZERS) for inner in _chain(self.strategy))
         take_all = policy == "mean" or (policy == "auto" and optimizes)
-        persistent = self.spec.build().state_dict()
-        parameters = {name for name, _ in self.spec.build().named_parameters()}
+        model = self.spec.build()
+        persistent = model.state_dict()
+        parameters = {name for name, _ in model.named_parameters()}
         return [
             name
             for name, value in persistent.items()

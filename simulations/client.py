@@ -179,13 +179,16 @@ def _augment(images: Tensor, settings: Training, draws: torch.Generator) -> Tens
 
 def _client_images(scenario: Scenario, partition_id: int) -> tuple[Tensor, Tensor]:
     data = load_data(scenario.data)
-    parts = _split(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
+    parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
     mine = torch.from_numpy(parts[partition_id])
     return data.train_images[mine], data.train_labels[mine]
 
 
 @lru_cache(maxsize=4)
-def _split(partition: Partition, source: ImageSource, num_clients: int, seed: int) -> list[Indices]:
+def deal_out(
+    partition: Partition, source: ImageSource, num_clients: int, seed: int
+) -> list[Indices]:
+    """Return the training images' indices of each client; dealt out once per process."""
     return partition.split(load_data(source).train_labels.numpy(), num_clients, seed)
 
 

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fl_defense.records import RoundRecord
-from simulations.client import build_client_app, pick_device
+from simulations.client import build_client_app, deal_out, pick_device
 from simulations.data import load_data
 from simulations.engines import OrderedGrid, run_federation
 from simulations.recorder import Recorder, ResultsFolder, summarize
@@ -84,7 +84,7 @@ def _check_data(scenario: Scenario) -> Any:
     except ValueError as error:
         raise ConfigError([f"data: {error}"]) from error
     try:
-        scenario.partition.split(data.train_labels.numpy(), scenario.clients.count, scenario.seed)
+        deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
     except ValueError as error:
         raise ConfigError([f"partition: {error}"]) from error
     return data
