@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fl_defense.model_spec import ModelSpec, Pixels
-    from fl_defense.records import RoundRecord
+    from fl_defense.records import RoundOutcome, RoundRecord
     from fl_defense.replies import ReplyCheck
     from fl_defense.sanitizers import DHBE, SANITIZERS, NoDefense, Sanitized, Sanitizer
     from fl_defense.schedule import Schedule
-    from fl_defense.strategy import RoundOutcome, SanitizingStrategy
+    from fl_defense.strategy import SanitizingStrategy
 
 _MODULES = {
     "DHBE": "fl_defense.sanitizers",
@@ -22,7 +22,7 @@ _MODULES = {
     "NoDefense": "fl_defense.sanitizers",
     "Pixels": "fl_defense.model_spec",
     "ReplyCheck": "fl_defense.replies",
-    "RoundOutcome": "fl_defense.strategy",
+    "RoundOutcome": "fl_defense.records",
     "RoundRecord": "fl_defense.records",
     "Sanitized": "fl_defense.sanitizers",
     "Sanitizer": "fl_defense.sanitizers",

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_defense.model_spec import OnImages
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
@@ -59,6 +61,40 @@ class RoundRecord:
     def to_json(self) -> str:
         """Return the record as one line of JSON, keys in the order of the fields."""
         return json.dumps(asdict(self), allow_nan=False)
+
+
+@dataclass(kw_only=True)
+class RoundDraft:
+    """A RoundRecord while its round is going on; only what the strategy itself knows."""
+
+    round: int
+    num_replies: int = 0
+    num_rejected: int = 0
+    num_failures: int = 0
+    sanitized: bool = False
+    accepted: bool = False
+    agreement: float | None = None
+    train_seconds: float = 0.0
+    sanitize_seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def finish(self) -> RoundRecord:
+        """Return the record, whose rates are still empty."""
+        return RoundRecord(**vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOutcome:
+    """What an observer is shown of a round, after the defense and before the next round."""
+
+    record: RoundRecord
+    """What the strategy itself knows; no rates, for it has no test data."""
+    before: OnImages | None
+    """The aggregate as it would be deployed without a defense; None if nothing was aggregated."""
+    after: OnImages | None
+    """The model handed on, as it is deployed."""
+    rejections: list[Rejection] = field(default_factory=list)
+    """Each dropped reply with its node id and reason."""
 
 
 def append_record(path: Path, record: RoundRecord) -> None:

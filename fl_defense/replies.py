@@ -1,19 +1,17 @@
 """What a hostile client may send, and what is done about it before aggregation.
 
 Flower's strategies trust their replies: one NaN ruins the global model, one missing name ends the
-run, one huge `num-examples` owns the average. `ReplyCheck` drops such replies and says why;
-`unify_buffers` keeps BatchNorm's counters and statistics out of distances and server optimisers.
+run, one huge `num-examples` owns the average. `ReplyCheck` drops such replies and says why.
 """
 
 import math
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
-from numpy.typing import NDArray
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_defense.records import Rejection
 
@@ -121,57 +119,13 @@ class ReplyCheck:
         """Find replies that claim far more examples than their peers."""
         if not replies:
             return []
-        weights = [_weight(reply, weighted_by_key) for reply in replies]
+        weights = [weight_of(reply, weighted_by_key) for reply in replies]
         cap = self.max_weight_ratio * statistics.median(weights)
         return [
             (reply, f"{weighted_by_key} {weight:g} is above the cap of {cap:g}")
             for reply, weight in zip(replies, weights, strict=True)
             if weight > cap
         ]
-
-
-def unify_buffers(
-    replies: Iterable[Message], names: Collection[str], weighted_by_key: str
-) -> dict[str, NDArray[np.float64]]:
-    """Overwrite the named buffers of every reply by their weighted mean, and return the means.
-
-    Afterwards an aggregator sees no difference in them: a client cannot win Krum's distance with a
-    counter, and FedAvgM's momentum cannot drive a variance below zero. The caller puts the means
-    into the aggregate.
-
-    Args:
-        replies: checked replies; their records are edited.
-        names: arrays to unify.
-        weighted_by_key: metric that weighs a reply.
-    """
-    replies = list(replies)
-    weights = [_weight(reply, weighted_by_key) for reply in replies]
-    means: dict[str, NDArray[np.float64]] = {}
-    for name in names:
-        values = [_arrays(reply)[name].numpy().astype(np.float64) for reply in replies]
-        means[name] = np.asarray(np.average(np.stack(values), axis=0, weights=weights))
-        # float32, not the counter's int64: QFedAvg subtracts in place and cannot cast back.
-        shared = Array(means[name].astype(np.float32))
-        for reply in replies:
-            _arrays(reply)[name] = shared
-    return means
-
-
-def restore_arrays(
-    arrays: ArrayRecord, reference: ArrayRecord, buffers: Mapping[str, NDArray[np.float64]]
-) -> ArrayRecord:
-    """Return `arrays` in the order and dtypes of `reference`, with `buffers` put in.
-
-    Flower's averages turn counters into float64 and FedAdam turns all weights into float64.
-    """
-    restored = ArrayRecord()
-    for name, like in reference.items():
-        values = buffers[name] if name in buffers else arrays[name].numpy()
-        dtype = np.dtype(like.dtype)
-        if values.dtype != dtype:
-            values = (np.rint(values) if dtype.kind in "iu" else values).astype(dtype)
-        restored[name] = Array(np.asarray(values))
-    return restored
 
 
 def _metric_fault(metrics: MetricRecord, weighted_by_key: str) -> str | None:
@@ -192,7 +146,7 @@ def _unusual_metric_keys(replies: list[Message], weighted_by_key: str) -> list[t
     del weighted_by_key
     if not replies:
         return []
-    keys = [frozenset(_metrics(reply)) for reply in replies]
+    keys = [frozenset(metrics_of(reply)) for reply in replies]
     usual = Counter(keys).most_common(1)[0][0]
     return [
         (reply, f"unexpected or missing metric {sorted(found ^ usual)[0]!r}")
@@ -201,17 +155,20 @@ def _unusual_metric_keys(replies: list[Message], weighted_by_key: str) -> list[t
     ]
 
 
-def _arrays(reply: Message) -> ArrayRecord:
+def arrays_of(reply: Message) -> ArrayRecord:
+    """Return the arrays of a checked reply."""
     (arrays,) = reply.content.array_records.values()
     return arrays
 
 
-def _metrics(reply: Message) -> MetricRecord:
+def metrics_of(reply: Message) -> MetricRecord:
+    """Return the metrics of a checked reply."""
     (metrics,) = reply.content.metric_records.values()
     return metrics
 
 
-def _weight(reply: Message, weighted_by_key: str) -> float:
-    weight = _metrics(reply)[weighted_by_key]
+def weight_of(reply: Message, weighted_by_key: str) -> float:
+    """Return by how much a checked reply is weighed."""
+    weight = metrics_of(reply)[weighted_by_key]
     assert not isinstance(weight, list)
     return float(weight)

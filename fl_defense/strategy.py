@@ -3,23 +3,21 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from statistics import fmean
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvgM, FedYogi, QFedAvg, Result, Strategy
-from numpy.typing import NDArray
+from flwr.serverapp.strategy import FedAvgM, Result, Strategy
 from torch import nn
 
-from fl_defense.metrics import predict
+from fl_defense.arrays import check_initial_arrays, load_model, model_arrays, restore_arrays
+from fl_defense.buffers import Buffers, buffers_to_unify, unify_buffers, wrapped_strategies
+from fl_defense.gate import DoNoHarmGate
 from fl_defense.model_spec import ModelSpec, OnImages
-from fl_defense.records import Rejection, RoundRecord
-from fl_defense.replies import CheckedReplies, ReplyCheck, restore_arrays, unify_buffers
+from fl_defense.records import Rejection, RoundDraft, RoundOutcome
+from fl_defense.replies import CheckedReplies, ReplyCheck
 from fl_defense.sanitizers.base import (
     NoEffectWarning,
     Sanitized,
@@ -28,36 +26,12 @@ from fl_defense.sanitizers.base import (
     apply_sanitizer,
 )
 from fl_defense.schedule import Schedule
-from fl_defense.surrogates import scenes
 
 # A child of Flower's logger prints in Flower's format, at Flower's level.
 logger = logging.getLogger("flwr").getChild("fl_defense")
 
-NUM_GATE_IMAGES = 1024
-"""Surrogate images on which the do-no-harm gate compares the two models."""
-
-SERVER_OPTIMIZERS = (FedAvgM, FedAdam, FedYogi, FedAdagrad, QFedAvg)
-"""Strategies that treat an aggregate as a gradient; BatchNorm statistics are none."""
-
 OnFailure = Literal["keep", "previous", "raise"]
 Broadcast = Literal["repaired", "aggregate"]
-Buffers = Literal["auto", "mean", "inner"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundOutcome:
-    """What an observer is shown of a round, after the defense and before the next round."""
-
-    record: RoundRecord
-    """What the strategy itself knows; no rates, for it has no test data."""
-    before: OnImages | None
-    """The aggregate as it would be deployed without a defense; None if nothing was aggregated."""
-    after: OnImages | None
-    """The model handed on, as it is deployed."""
-    rejections: list[Rejection] = field(default_factory=list)
-    """Each dropped reply with its node id and reason."""
-
-
 Observer = Callable[[RoundOutcome], None]
 
 
@@ -111,13 +85,10 @@ class SanitizingStrategy(Strategy):
         device: torch.device | str | None = None,
         observe: Observer | None = None,
     ) -> None:
-        if not 0 <= min_agreement <= 1:
-            raise ValueError(f"min_agreement must be in [0, 1], got {min_agreement}")
         self.strategy = strategy
         self.sanitizer = sanitizer
         self.spec = spec
         self.schedule = schedule or Schedule()
-        self.min_agreement = min_agreement
         self.on_failure = on_failure
         self.broadcast = broadcast
         self.reply_check = reply_check or ReplyCheck()
@@ -126,10 +97,8 @@ class SanitizingStrategy(Strategy):
         self.observe = observe
 
         self._weighted_by_key: str = getattr(strategy, "weighted_by_key", "num-examples")
-        self._unified_buffers = self._buffers_to_unify(buffers)
-        self._gate_images = scenes(
-            NUM_GATE_IMAGES, spec.input_shape, generator=torch.Generator().manual_seed(seed)
-        ).to(self.device)
+        self._unified_buffers = buffers_to_unify(spec.build(), strategy, buffers)
+        self._gate = DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device)
         self._num_rounds = 0
         self._num_asked = 0
         self._global: ArrayRecord | None = None
@@ -143,7 +112,7 @@ class SanitizingStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy configure the round, from the model that was really handed on."""
-        for inner in _chain(self.strategy):
+        for inner in wrapped_strategies(self.strategy):
             # FedAvgM remembers its own aggregate, which is the model from before the repair.
             if isinstance(inner, FedAvgM):
                 inner.current_arrays = arrays
@@ -174,7 +143,7 @@ class SanitizingStrategy(Strategy):
                 rejection.node,
                 rejection.reason,
             )
-        record = _Draft(
+        record = RoundDraft(
             round=server_round,
             num_replies=len(checked.valid),
             num_rejected=len(checked.rejected),
@@ -186,9 +155,9 @@ class SanitizingStrategy(Strategy):
             logger.error("round %d: nothing was aggregated; the global model stays", server_round)
             self._show(record, None, None, checked.rejected)
             return None, metrics
-        suspect = self._load(aggregate)
+        suspect = load_model(aggregate, self.spec, self.device)
         chosen, deployed = self._repair(record, suspect)
-        repaired = self._to_arrays(chosen, aggregate)
+        repaired = model_arrays(chosen, aggregate)
         self._released = repaired
         self._show(record, suspect, deployed, checked.rejected)
         _report(metrics, record)
@@ -209,7 +178,7 @@ class SanitizingStrategy(Strategy):
     def summary(self) -> None:
         """Log the defense and what it wraps."""
         logger.info("\t├──> Defense: %r", self.sanitizer)
-        logger.info("\t├──> %r, min_agreement=%g", self.schedule, self.min_agreement)
+        logger.info("\t├──> %r, min_agreement=%g", self.schedule, self._gate.min_agreement)
         logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
@@ -226,10 +195,10 @@ class SanitizingStrategy(Strategy):
         Raises:
             ValueError: if `initial_arrays` are not those of the model that `spec` builds.
         """
-        self._check_initial(initial_arrays)
+        check_initial_arrays(initial_arrays, self.spec)
         self._num_rounds = num_rounds
-        initial = self._load(initial_arrays)
-        self._show(_Draft(round=0), initial, OnImages(initial, self.spec.pixels), [])
+        initial = load_model(initial_arrays, self.spec, self.device)
+        self._show(RoundDraft(round=0), initial, OnImages(initial, self.spec.pixels), [])
         result = super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
         if self._released is not None:
             result.arrays = self._released
@@ -241,15 +210,13 @@ class SanitizingStrategy(Strategy):
         self, server_round: int, checked: CheckedReplies
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         assert self._global is not None
-        buffers: dict[str, NDArray[np.float64]] = {}
-        if checked.valid:
-            buffers = unify_buffers(checked.valid, self._unified_buffers, self._weighted_by_key)
+        buffers = unify_buffers(checked.valid, self._unified_buffers, self._weighted_by_key)
         arrays, metrics = self.strategy.aggregate_train(server_round, checked.valid)
         if arrays is None or len(arrays) == 0:
             return None, metrics
         return restore_arrays(arrays, self._global, buffers), metrics
 
-    def _repair(self, record: "_Draft", suspect: nn.Module) -> tuple[nn.Module, OnImages]:
+    def _repair(self, record: RoundDraft, suspect: nn.Module) -> tuple[nn.Module, OnImages]:
         """Return the weights to hand on and the model as deployed; note it all in `record`."""
         unrepaired = OnImages(suspect, self.spec.pixels)
         if not self.schedule.is_due(record.round, self._num_rounds):
@@ -265,14 +232,14 @@ class SanitizingStrategy(Strategy):
             self._state = None
             if self.on_failure == "previous":
                 assert self._global is not None
-                previous = self._load(self._global)
+                previous = load_model(self._global, self.spec, self.device)
                 return previous, OnImages(previous, self.spec.pixels)
             return suspect, unrepaired
         deployed = sanitized.deployed(self.spec)
-        record.agreement = self._agreement(unrepaired, deployed)
-        record.accepted = record.agreement >= self.min_agreement
-        if not record.accepted:
-            reason = f"agreement {record.agreement:.3f} is below {self.min_agreement:g}"
+        record.agreement = self._gate.agreement(unrepaired, deployed)
+        reason = self._gate.refusal(record.agreement)
+        record.accepted = reason is None
+        if reason is not None:
             logger.warning("round %d: repair refused, %s", record.round, reason)
             record.details["refused"] = reason
             # Generators that ruined this model would start from there: begin afresh.
@@ -281,7 +248,7 @@ class SanitizingStrategy(Strategy):
         self._state = sanitized.state
         return sanitized.model, deployed
 
-    def _sanitize(self, record: "_Draft", suspect: nn.Module) -> Sanitized:
+    def _sanitize(self, record: RoundDraft, suspect: nn.Module) -> Sanitized:
         started = time.perf_counter()
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -301,19 +268,9 @@ class SanitizingStrategy(Strategy):
             record.details["no_effect"] = True
         return sanitized
 
-    def _agreement(self, before: OnImages, after: OnImages) -> float:
-        """Mean over the classes that `before` sees of the share that `after` sees alike.
-
-        Scenes crowd into a few classes; the mean over classes keeps the rare ones in sight.
-        """
-        batches = self._gate_images.split(256)
-        old, new = predict(before, batches), predict(after, batches)
-        shares = [(new[old == label] == label).double().mean().item() for label in old.unique()]
-        return float(fmean(shares))
-
     def _show(
         self,
-        record: "_Draft",
+        record: RoundDraft,
         suspect: nn.Module | None,
         deployed: OnImages | None,
         rejections: list[Rejection],
@@ -323,76 +280,15 @@ class SanitizingStrategy(Strategy):
         before = None if suspect is None else OnImages(suspect, self.spec.pixels)
         self.observe(
             RoundOutcome(
-                record=RoundRecord(**vars(record)),
+                record=record.finish(),
                 before=before,
                 after=deployed,
                 rejections=rejections,
             )
         )
 
-    # --- Arrays and models -----------------------------------------------------------------------
 
-    def _load(self, arrays: ArrayRecord) -> nn.Module:
-        model = self.spec.build()
-        model.load_state_dict(arrays.to_torch_state_dict())
-        return model.to(self.device).eval()
-
-    def _to_arrays(self, model: nn.Module, like: ArrayRecord) -> ArrayRecord:
-        state = {name: value.cpu() for name, value in model.state_dict().items()}
-        return restore_arrays(ArrayRecord(state), like, {})
-
-    def _buffers_to_unify(self, policy: Buffers) -> list[str]:
-        """Return the buffers that the wrapper averages itself; counters always."""
-        optimizes = any(isinstance(inner, SERVER_OPTIMIZERS) for inner in _chain(self.strategy))
-        take_all = policy == "mean" or (policy == "auto" and optimizes)
-        model = self.spec.build()
-        persistent = model.state_dict()
-        parameters = {name for name, _ in model.named_parameters()}
-        return [
-            name
-            for name, value in persistent.items()
-            if name not in parameters and (take_all or not value.is_floating_point())
-        ]
-
-    def _check_initial(self, arrays: ArrayRecord) -> None:
-        expected = {
-            name: tuple(value.shape) for name, value in self.spec.build().state_dict().items()
-        }
-        got = {name: tuple(array.shape) for name, array in arrays.items()}
-        for name in sorted(expected.keys() | got.keys()):
-            if expected.get(name) != got.get(name):
-                raise ValueError(
-                    f"initial_arrays: {name!r} must be {expected.get(name, 'absent')} as in the "
-                    f"model that spec.build() makes, got {got.get(name, 'absent')}; "
-                    "make both from the same architecture"
-                )
-
-
-@dataclass(kw_only=True)
-class _Draft:
-    """A RoundRecord while its round is going on."""
-
-    round: int
-    num_replies: int = 0
-    num_rejected: int = 0
-    num_failures: int = 0
-    sanitized: bool = False
-    accepted: bool = False
-    agreement: float | None = None
-    train_seconds: float = 0.0
-    sanitize_seconds: float = 0.0
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-def _chain(strategy: Strategy) -> Iterator[Strategy]:
-    """Walk from a strategy through the wrappers' `strategy` attributes to the innermost one."""
-    inner: object = strategy
-    while isinstance(inner, Strategy):
-        yield inner
-        inner = getattr(inner, "strategy", None)
-
-
-def _report(metrics: MetricRecord | None, record: _Draft) -> None:
+def _report(metrics: MetricRecord | None, record: RoundDraft) -> None:
     """Add the defense's figures to Flower's own training metrics, which it logs every round."""
     if metrics is None:
         return

@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 
 from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
 from fl_defense.model_spec import OnImages
-from fl_defense.records import RoundRecord, append_record
-from fl_defense.strategy import RoundOutcome
+from fl_defense.records import RoundOutcome, RoundRecord, append_record
 from simulations.client import pick_device
 from simulations.data import ImageData
 from simulations.plots import plot_curves

@@ -11,8 +11,11 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     {"fl_defense.model_spec", "fl_defense.metrics", "fl_defense.surrogates"},
-    {"fl_defense.sanitizers", "fl_defense.schedule"},
-    {"fl_defense.strategy", "fl_defense.replies", "fl_defense.records", "fl_defense"},
+    {"fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate"},
+    {
+        "fl_defense.strategy", "fl_defense.replies", "fl_defense.buffers", "fl_defense.arrays",
+        "fl_defense.records", "fl_defense",
+    },
     {
         "simulations.scenario", "simulations.choices", "simulations.attacks",
         "simulations.triggers", "simulations.aggregators", "simulations.data",

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_defense.replies import ReplyCheck, restore_arrays, unify_buffers
+from fl_defense.replies import ReplyCheck
 
 GOOD = {"w": torch.zeros(2, 3), "n": torch.tensor(5)}
 REFERENCE = ArrayRecord(dict(GOOD))
@@ -100,28 +100,6 @@ def test_whatever_one_client_sends_the_others_are_aggregated(
 
 def test_no_replies_are_no_error() -> None:
     assert sort([]).valid == []
-
-
-def test_buffers_become_their_weighted_mean_everywhere(reply: MakeReply) -> None:
-    replies = [
-        reply({"w": torch.zeros(2, 3), "n": torch.tensor(4)}, metrics={"num-examples": 1}),
-        reply({"w": torch.ones(2, 3), "n": torch.tensor(8)}, metrics={"num-examples": 3}),
-    ]
-    means = unify_buffers(replies, ["n"], "num-examples")
-    assert means["n"] == 7
-    for each in replies:
-        assert each.content["arrays"]["n"].numpy() == 7
-    assert replies[0].content["arrays"]["w"].numpy().sum() == 0
-
-
-def test_restore_brings_back_order_dtypes_and_buffers() -> None:
-    aggregated = ArrayRecord({"n": Array(np.array(6.6)), "w": Array(np.ones((2, 3)))})
-    restored = restore_arrays(aggregated, REFERENCE, {})
-    assert list(restored) == ["w", "n"]
-    assert restored["w"].numpy().dtype == np.float32
-    assert restored["n"].numpy().dtype == np.int64
-    assert restored["n"].numpy() == 7
-    assert restore_arrays(aggregated, REFERENCE, {"n": np.array(2.4)})["n"].numpy() == 2
 
 
 @pytest.mark.parametrize("fields", [{"max_weight_ratio": 0.5}, {"max_abs": 0.0}])

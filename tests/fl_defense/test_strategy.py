@@ -13,9 +13,10 @@ from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.records import RoundOutcome
 from fl_defense.sanitizers import NoDefense, Sanitized, Sanitizer
 from fl_defense.schedule import Schedule
-from fl_defense.strategy import RoundOutcome, SanitizingStrategy
+from fl_defense.strategy import SanitizingStrategy
 from simulations.aggregators import AGGREGATORS, Bulyan, FedAvg, Krum, MultiKrum
 
 Client = Callable[[dict[str, Tensor], int], Mapping[str, Tensor] | None]

@@ -1,0 +1,77 @@
+"""Who averages BatchNorm's counters and statistics.
+
+They are no weights: as part of a reply they would count in Krum's distance, and a server optimiser
+would treat them as a gradient and can drive a variance below zero.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+from flwr.app import Array, Message
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvgM, FedYogi, QFedAvg, Strategy
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_defense.replies import arrays_of, weight_of
+
+SERVER_OPTIMIZERS = (FedAvgM, FedAdam, FedYogi, FedAdagrad, QFedAvg)
+"""Strategies that treat an aggregate as a gradient; BatchNorm statistics are none."""
+
+Buffers = Literal["auto", "mean", "inner"]
+
+
+def buffers_to_unify(model: nn.Module, strategy: Strategy, policy: Buffers) -> list[str]:
+    """Return the buffers that are averaged before `strategy` aggregates; integer ones always.
+
+    Args:
+        model: any model of the architecture.
+        strategy: the inner strategy, possibly a wrapper itself.
+        policy: "mean": all buffers; "inner": only those of integers, the strategy does the rest;
+            "auto": "mean" for server optimisers, else "inner".
+    """
+    optimizes = any(isinstance(inner, SERVER_OPTIMIZERS) for inner in wrapped_strategies(strategy))
+    take_all = policy == "mean" or (policy == "auto" and optimizes)
+    parameters = {name for name, _ in model.named_parameters()}
+    return [
+        name
+        for name, value in model.state_dict().items()
+        if name not in parameters and (take_all or not value.is_floating_point())
+    ]
+
+
+def wrapped_strategies(strategy: Strategy) -> Iterator[Strategy]:
+    """Walk from a strategy through the wrappers' `strategy` attributes to the innermost one."""
+    inner: object = strategy
+    while isinstance(inner, Strategy):
+        yield inner
+        inner = getattr(inner, "strategy", None)
+
+
+def unify_buffers(
+    replies: Iterable[Message], names: Collection[str], weighted_by_key: str
+) -> dict[str, NDArray[np.float64]]:
+    """Overwrite the named buffers of every reply by their weighted mean, and return the means.
+
+    Afterwards an aggregator sees no difference in them: a client cannot win Krum's distance with a
+    counter, and FedAvgM's momentum cannot drive a variance below zero. The caller puts the means
+    into the aggregate.
+
+    Args:
+        replies: checked replies; their records are edited. Without any there are no means.
+        names: arrays to unify.
+        weighted_by_key: metric that weighs a reply.
+    """
+    replies = list(replies)
+    if not replies:
+        return {}
+    weights = [weight_of(reply, weighted_by_key) for reply in replies]
+    means: dict[str, NDArray[np.float64]] = {}
+    for name in names:
+        values = [arrays_of(reply)[name].numpy().astype(np.float64) for reply in replies]
+        means[name] = np.asarray(np.average(np.stack(values), axis=0, weights=weights))
+        # float32, not the counter's int64: QFedAvg subtracts in place and cannot cast back.
+        shared = Array(means[name].astype(np.float32))
+        for reply in replies:
+            arrays_of(reply)[name] = shared
+    return means
