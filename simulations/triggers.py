@@ -1,10 +1,14 @@
-"""Triggers: what an attacker puts on an image."""
+"""Triggers: what an attacker puts on an image. Needs torch, and pillow to read a picture."""
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Trigger(Protocol):
@@ -88,5 +92,146 @@ class Patch:
         return ones.to(like)
 
 
-TRIGGERS: dict[str, type[Patch]] = {"patch": Patch}
+@dataclass(frozen=True, kw_only=True)
+class Blended:
+    """The same noise or picture mixed into the whole image (Chen et al., 2017)."""
+
+    opacity: float = 0.2
+    """Weight of the noise or picture, in (0, 1]; the image keeps the rest."""
+    picture: str | None = None
+    """Picture file, stretched to the size of the images; null: uniform noise."""
+    seed: int = 0
+    """Draws the noise; without meaning for a picture."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.opacity <= 1:
+            raise ValueError(f"opacity must be in (0, 1], got {self.opacity}")
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the picture cannot be read for images of (C, H, W)."""
+        self._blended_in(input_shape)
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [0, 1] mixed with the noise or picture."""
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        return torch.lerp(images, self._blended_in(shape).to(images), self.opacity)
+
+    def _blended_in(self, input_shape: tuple[int, int, int]) -> Tensor:
+        if self.picture is not None:
+            return _read_picture(self.picture, input_shape)
+        return torch.rand(input_shape, generator=torch.Generator().manual_seed(self.seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sinusoid:
+    """Upright stripes of sinusoidal brightness added to the image (SIG: Barni et al., ICIP 2019).
+
+    Column j of m gets `amplitude * sin(2 pi j frequency / m)` in every channel, cut to [0, 1].
+    """
+
+    amplitude: float = 0.16
+    """Largest change of a pixel, in (0, 1]; 40 of 255 by default."""
+    frequency: float = 6.0
+    """Periods across the width of the image, fewer than half its pixels."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.amplitude <= 1:
+            raise ValueError(f"amplitude must be in (0, 1], got {self.amplitude}")
+        if self.frequency <= 0:
+            raise ValueError(f"frequency must be positive, got {self.frequency}")
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if images of (C, H, W) are too narrow to show the stripes."""
+        width = input_shape[2]
+        if self.frequency >= width / 2:
+            raise ValueError(
+                f"frequency must be below half the width of {width} pixels, got {self.frequency}; "
+                "choose a lower one"
+            )
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [0, 1] with the stripes on them."""
+        self.check((images.shape[1], images.shape[2], images.shape[3]))
+        width = images.shape[3]
+        phase = 2 * math.pi * self.frequency * torch.arange(width) / width
+        return (images + self.amplitude * phase.sin().to(images)).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warped:
+    """The same smooth distortion of every image (WaNet: Nguyen and Tran, ICLR 2021).
+
+    Displacements are drawn uniformly for a coarse grid, scaled to a mean size, and interpolated
+    between its points; no image is sampled from beyond its border. The default is stronger than the
+    paper's quarter of a pixel, which takes the paper's own training to plant.
+    """
+
+    grid_size: int = 4
+    """Points of the coarse grid along each side, at least 2 (the paper's k)."""
+    strength: float = 1.0
+    """Mean displacement of its points along each axis, in pixels."""
+    seed: int = 0
+    """Draws the displacements."""
+
+    def __post_init__(self) -> None:
+        if self.grid_size < 2:
+            raise ValueError(f"grid_size must be at least 2, got {self.grid_size}")
+        if self.strength <= 0:
+            raise ValueError(f"strength must be positive, got {self.strength}")
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if images of (C, H, W) have fewer pixels than the grid has points."""
+        _, height, width = input_shape
+        if self.grid_size > min(height, width):
+            raise ValueError(
+                f"grid-size {self.grid_size} is finer than a {height}x{width} image; lower it"
+            )
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [0, 1], warped."""
+        self.check((images.shape[1], images.shape[2], images.shape[3]))
+        sample_at = self._sampling_grid(images.shape[2], images.shape[3]).to(images)
+        warped = functional.grid_sample(
+            images, sample_at.expand(len(images), -1, -1, -1), align_corners=True
+        )
+        return warped.clamp(0, 1)  # interpolation may round past the ends
+
+    def _sampling_grid(self, height: int, width: int) -> Tensor:
+        """Return where each pixel comes from: (1, H, W, 2), x and y in [-1, 1]."""
+        generator = torch.Generator().manual_seed(self.seed)
+        coarse = torch.rand(1, 2, self.grid_size, self.grid_size, generator=generator) * 2 - 1
+        coarse = coarse / coarse.abs().mean() * self.strength
+        displacement = functional.interpolate(
+            coarse, size=(height, width), mode="bicubic", align_corners=True
+        ).permute(0, 2, 3, 1)
+        y, x = torch.meshgrid(
+            torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+        )
+        pixel = torch.tensor([2 / (width - 1), 2 / (height - 1)])
+        return (torch.stack([x, y], dim=-1) + displacement * pixel).clamp(-1, 1)
+
+
+@lru_cache(maxsize=8)
+def _read_picture(path: str, input_shape: tuple[int, int, int]) -> Tensor:
+    """Read a picture file as (C, H, W) in [0, 1], gray if C is 1."""
+    from PIL import Image, UnidentifiedImageError
+
+    channels, height, width = input_shape
+    if channels not in (1, 3):
+        raise ValueError(f"picture needs images of 1 or 3 channels, got {channels}; leave it out")
+    try:
+        with Image.open(Path(path)) as picture:
+            converted = picture.convert("RGB" if channels == 3 else "L").resize((width, height))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"picture {path} cannot be read ({error}); name a picture file") from error
+    flat = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
+    return flat.view(height, width, channels).permute(2, 0, 1).float() / 255
+
+
+TRIGGERS: dict[str, type[Patch] | type[Blended] | type[Sinusoid] | type[Warped]] = {
+    "patch": Patch,
+    "blended": Blended,
+    "sinusoid": Sinusoid,
+    "warped": Warped,
+}
 """Triggers by the name that a scenario gives."""

@@ -89,6 +89,16 @@ def test_importing_sanitizers_loads_neither_flower_nor_attacks() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_triggers_load_torch_alone() -> None:
+    code = (
+        "import sys, simulations.triggers; "
+        "print([m for m in ('flwr', 'ray', 'yaml', 'pydantic', 'sklearn', 'torchvision', 'PIL', "
+        "'fl_defense', 'simulations.scenario') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_in_process_engine_never_imports_ray(tmp_path: Path) -> None:
     code = f"""
 import sys
