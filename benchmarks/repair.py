@@ -1,0 +1,240 @@
+"""Repairs centrally backdoored models with every sanitizer: what is left, and what it cost.
+
+    python benchmarks/repair.py --small
+    python benchmarks/repair.py --data fashion-mnist --triggers patch clean --seeds 0 1 2 \
+        --sanitizers none dhbe
+
+CIFAR-10 and GTSRB are given by path (a folder with train/ and test/, or its .tar.gz archive):
+
+    python benchmarks/repair.py --small --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
+
+Every measured row goes into a JSON file at once; rows that are in it already are not measured again
+(`--again` does). The markdown table of all rows is printed at the end. Rates are on test images
+that no sanitizer has seen; ASR and robust accuracy leave out images of the target class.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from controls import CONTROLS
+from victims import MODELS, TRIGGERS, Farm, Setting, Victim, say
+
+from fl_defense.metrics import defense_effectiveness
+from fl_defense.model_spec import OnImages
+from fl_defense.sanitizers import DHBE, NoDefense, Sanitizer, apply_sanitizer
+
+SANITIZERS: dict[str, Sanitizer] = {
+    "none": NoDefense(),
+    "dhbe": DHBE.per_round(),
+    "dhbe-faithful": DHBE.faithful(),
+    **CONTROLS,
+}
+LEVERS: dict[str, Sanitizer] = {
+    "dhbe, 75 iterations": DHBE(iterations=75),
+    "dhbe, 300 iterations": DHBE(iterations=300),
+    "dhbe, student lr 5e-4": DHBE(student_lr=5e-4),
+    "dhbe, student lr 2e-3": DHBE(student_lr=2e-3),
+    "dhbe, 3 student steps, 50 iterations": DHBE(student_steps=3, iterations=50),
+    "dhbe, BatchNorm trained": DHBE(student_batchnorm="train"),
+    "dhbe, any scene": DHBE(scenes_per_kept=1),
+    "dhbe, half generated images": DHBE(scene_share=0.5),
+    "dhbe, patch 3": DHBE(patch_size=3),
+    "dhbe, patch of the whole image": DHBE(patch_size=None),
+    "dhbe, absolute effect, weight 1": DHBE(consistency="absolute", consistency_weight=1.0),
+    "dhbe, weight 0.1": DHBE(consistency_weight=0.1),
+    "dhbe, weight 0.4": DHBE(consistency_weight=0.4),
+}
+"""DHBE with one lever moved, for the sweep behind docs/methods.md."""
+SMALL: dict[str, Any] = {
+    "data": ["fashion-mnist", "cifar10", "gtsrb"],
+    "triggers": [*TRIGGERS, "clean"],
+    "sanitizers": ["none", "dhbe"],
+    "seeds": [0],
+    "model": "resnet-10-w16",
+}
+FULL = SMALL | {
+    "sanitizers": list(SANITIZERS),
+    "seeds": [0, 1, 2],
+    "model": "resnet-18",
+    "max_train": None,
+    "max_test": None,
+    "epochs": 20,
+}
+
+
+def main() -> None:
+    """Run the grid, write JSON, print the table."""
+    arguments = parse()
+    rows: list[dict[str, Any]] = []
+    if arguments.out.exists():
+        rows = json.loads(arguments.out.read_text(encoding="utf-8"))
+    known = SANITIZERS | LEVERS
+    names = [
+        name
+        for asked in arguments.sanitizers
+        for name in (LEVERS if asked == "levers" else [asked])
+    ]
+    farm = Farm(
+        arguments.cache,
+        dict(arguments.root),
+        torch.device(arguments.device),
+        max_test=arguments.max_test,
+    )
+    for data in arguments.data:
+        for seed in arguments.seeds:
+            for trigger in arguments.triggers:
+                setting = Setting(
+                    data=data,
+                    trigger=trigger,
+                    seed=seed,
+                    model=arguments.model,
+                    max_train=arguments.max_train,
+                    epochs=arguments.epochs,
+                )
+                for name in names:
+                    identity = {"victim": setting.key, "sanitizer": name, "is": repr(known[name])}
+                    done = [row for row in rows if identity.items() <= row.items()]
+                    if done and not arguments.again:
+                        continue
+                    row = identity | repair(farm, setting, known[name])
+                    rows = [old for old in rows if not _same_place(old, row)] + [row]
+                    # Written after every row: an interrupted benchmark keeps what it measured.
+                    arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                    say(line([row]))
+    say(table(rows))
+
+
+def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]:
+    """Repair one victim and return its row."""
+    victim = farm.victim(setting)
+    before = victim.measure(OnImages(victim.model, victim.spec.pixels))
+    on_gpu = farm.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    sanitized = apply_sanitizer(sanitizer, victim.model, victim.spec, seed=setting.seed)
+    after = victim.measure(sanitized.deployed(victim.spec).to(farm.device))
+    return {
+        "data": setting.data,
+        "model": setting.model,
+        "trigger": setting.trigger,
+        "seed": setting.seed,
+        "before": before,
+        "after": after,
+        "floor": floor(farm, setting),
+        "der": defense_effectiveness(
+            accuracy_before=before["accuracy"],
+            accuracy_after=after["accuracy"],
+            success_before=before["asr"],
+            success_after=after["asr"],
+        ),
+        "seconds": sanitized.seconds,
+        "forward_images": sanitized.details.get("forward_images"),
+        "peak_mib": peak_mib(on_gpu),
+        "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def floor(farm: Farm, setting: Setting) -> float | None:
+    """Return how often a clean model of the same setting falls for the trigger."""
+    if setting.trigger == "clean":
+        return None
+    clean: Victim = farm.victim(
+        Setting(**{**vars(setting), "trigger": "clean"}),
+    )
+    return clean.measure(OnImages(clean.model, clean.spec.pixels), setting.trigger)["asr"]
+
+
+def peak_mib(on_gpu: bool) -> float:
+    """Return the most memory used: of the call on a GPU, of the process so far on a CPU."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the markdown table: a line per data set, trigger and sanitizer, means over seeds."""
+    head = [
+        "| data | model | trigger | sanitizer | seeds | accuracy | ASR | robust accuracy "
+        "| floor | DER | seconds | forwards |",
+        "|" + "---|" * 12,
+    ]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        place = (row["data"], row["model"], row["trigger"], row["sanitizer"])
+        groups.setdefault(place, []).append(row)
+    return "\n".join([*head, *(line(group) for group in groups.values())])
+
+
+def line(group: list[dict[str, Any]]) -> str:
+    """Return one line: mean over the rows of a group, range in brackets if there are several."""
+    first = group[0]
+    cells = [first["data"], first["model"], first["trigger"], first["sanitizer"]]
+    cells.append(", ".join(str(row["seed"]) for row in group))
+    for rate in ("accuracy", "asr", "ra"):
+        before = fmean(row["before"][rate] for row in group)
+        cells.append(f"{before:.3f} → {_spread([row['after'][rate] for row in group])}")
+    floors = [row["floor"] for row in group if row["floor"] is not None]
+    cells.append(f"{fmean(floors):.3f}" if floors else "–")
+    cells.append("–" if first["trigger"] == "clean" else _spread([row["der"] for row in group]))
+    cells.append(f"{fmean(row['seconds'] for row in group):.0f}")
+    forwards = first["forward_images"]
+    cells.append("–" if forwards is None else f"{forwards / 1000:.0f} k")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _spread(values: list[float]) -> str:
+    spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"
+
+
+def _same_place(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return (old["victim"], old["sanitizer"]) == (new["victim"], new["sanitizer"])
+
+
+def parse() -> argparse.Namespace:
+    """Return the arguments; a grid's name sets all that is not given."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    grids = parser.add_mutually_exclusive_group()
+    grids.add_argument("--small", action="store_true", help="for 2 CPU cores; the default")
+    grids.add_argument("--full", action="store_true", help="for a GPU: resnet-18, all images")
+    parser.add_argument("--data", nargs="+", choices=["digits", *SMALL["data"]])
+    parser.add_argument("--triggers", nargs="+", choices=[*TRIGGERS, "clean"])
+    parser.add_argument("--sanitizers", nargs="+", choices=[*SANITIZERS, *LEVERS, "levers"])
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--model", choices=MODELS)
+    parser.add_argument("--max-train", type=int, default=10_000)
+    parser.add_argument("--max-test", type=int, default=2_000)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--root", action="append", type=_root, default=[], metavar="DATA=PATH")
+    parser.add_argument("--cache", type=Path, default=Path("data/victims"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--again", action="store_true", help="measure known rows again")
+    full = "--full" in sys.argv
+    parser.set_defaults(**(FULL if full else SMALL))
+    return parser.parse_args()
+
+
+def _root(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not path:
+        raise argparse.ArgumentTypeError(f"must be DATA=PATH, got {text!r}")
+    return name, Path(path)
+
+
+if __name__ == "__main__":
+    main()

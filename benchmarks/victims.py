@@ -1,0 +1,225 @@
+"""Models that the benchmarks repair and inspect: centrally trained, with a backdoor or without.
+
+A model is trained once per setting and kept on disk under a name that is the setting's hash.
+Neither Flower, Ray nor pydantic is needed: torch, torchvision, numpy and scikit-learn are enough.
+"""
+
+import hashlib
+import json
+import tarfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
+from fl_defense.model_spec import ModelSpec, OnImages
+from simulations.attacks import Backdoor
+from simulations.data import Digits, FashionMNIST, ImageData, ImageFolder, ImageSource
+from simulations.models import Architecture, ResNet, SmallCNN
+from simulations.triggers import Blended, Patch, Sinusoid, Trigger, Warped
+
+MODELS: dict[str, Architecture] = {
+    "small-cnn": SmallCNN(width=16),
+    "resnet-10-w16": ResNet(depth=10, width=16),
+    "resnet-18": ResNet(depth=18),
+}
+TRIGGERS: dict[str, Trigger] = {
+    "patch": Patch(),
+    "blended": Blended(),
+    "sinusoid": Sinusoid(),
+    "warped": Warped(),
+}
+"""Each trigger with the settings that the tables report; "clean" is a model without a backdoor."""
+CIFAR_PIXELS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+GTSRB_PIXELS = {"mean": (0.3403, 0.3121, 0.3214), "std": (0.2724, 0.2608, 0.2669)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """All that a victim depends on."""
+
+    data: str
+    """digits, fashion-mnist, cifar10 or gtsrb."""
+    trigger: str
+    """A name of `TRIGGERS`, or clean."""
+    seed: int
+    """Of the weights, the order of the images and the choice of poisoned ones."""
+    model: str = "resnet-10-w16"
+    """A name of `MODELS`."""
+    max_train: int | None = 10_000
+    """Training images; None: all."""
+    epochs: int = 5
+    """Passes over them."""
+    poison_rate: float = 0.1
+    """Share of the images that is stamped and relabelled."""
+    target: int = 0
+    """Class of the stamped images."""
+    batch_size: int = 64
+    """Images per step."""
+    learning_rate: float = 0.05
+    """Peak of the one-cycle schedule of SGD with momentum 0.9 and weight decay 5e-4."""
+
+    @property
+    def key(self) -> str:
+        """Name of the file: a hash of the setting, of its trigger and of its model."""
+        content = asdict(self) | {
+            "model": repr(MODELS[self.model]),
+            "trigger": "clean" if self.trigger == "clean" else repr(TRIGGERS[self.trigger]),
+        }
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """A trained model with what is needed to repair it and to measure the repair."""
+
+    setting: Setting
+    model: nn.Module
+    spec: ModelSpec
+    data: ImageData
+
+    def measure(self, deployed: nn.Module, trigger: str | None = None) -> dict[str, float]:
+        """Return accuracy, ASR and robust accuracy on the test images.
+
+        Args:
+            deployed: maps images in [0, 1] to logits.
+            trigger: measured with; the victim's own by default, the patch for a clean model.
+        """
+        name = trigger or self.setting.trigger
+        backdoor = self._backdoor("patch" if name == "clean" else name)
+        images, labels = self.data.test_images.float() / 255, self.data.test_labels
+        stamped, wanted = backdoor.apply(images, labels)
+        device = next(deployed.parameters()).device
+        clean = predict(deployed, (batch.to(device) for batch in images.split(500)))
+        triggered = predict(deployed, (batch.to(device) for batch in stamped.split(500)))
+        return {
+            "accuracy": accuracy(clean, labels),
+            "asr": attack_success_rate(triggered, labels, wanted),
+            "ra": robust_accuracy(triggered, labels, wanted),
+        }
+
+    def _backdoor(self, trigger: str) -> Backdoor:
+        return Backdoor(trigger=TRIGGERS[trigger], target=self.setting.target)
+
+
+class Farm:
+    """Makes victims and keeps them.
+
+    Args:
+        cache: folder for trained models and unpacked archives.
+        roots: per data set, an ImageFolder or its .tar.gz archive; for fashion-mnist the folder of
+            the idx files.
+        device: where to train.
+        max_test: test images to measure on; None: all.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        roots: Mapping[str, Path],
+        device: torch.device,
+        max_test: int | None = 2000,
+    ) -> None:
+        self.cache = cache
+        self.roots = roots
+        self.device = device
+        self.max_test = max_test
+        cache.mkdir(parents=True, exist_ok=True)
+
+    def victim(self, setting: Setting) -> Victim:
+        """Return the trained model of a setting, from disk if it is there."""
+        source = replace(
+            self._source(setting.data), max_train=setting.max_train, max_test=self.max_test
+        )
+        data = _load(source)
+        spec = ModelSpec(
+            build=partial(MODELS[setting.model].build, source.input_shape, source.num_classes),
+            input_shape=source.input_shape,
+            num_classes=source.num_classes,
+            pixels=source.pixels,
+        )
+        path = self.cache / f"{setting.key}.pt"
+        torch.manual_seed(setting.seed)
+        model = spec.build().to(self.device)
+        victim = Victim(setting=setting, model=model, spec=spec, data=data)
+        if path.exists():
+            model.load_state_dict(torch.load(path, self.device, weights_only=True))
+        else:
+            started = time.perf_counter()
+            _train(victim, self.device)
+            torch.save(model.state_dict(), path)
+            rates = victim.measure(OnImages(model, spec.pixels))
+            say(f"trained {setting} in {time.perf_counter() - started:.0f} s: {rates}")
+        model.eval()
+        return victim
+
+    def _source(self, name: str) -> ImageSource:
+        if name == "digits":
+            return Digits()
+        root = self.roots.get(name, Path("data"))
+        if name == "fashion-mnist":
+            return FashionMNIST(root=str(root))
+        if root.is_file():
+            root = self._unpack(root, name)
+        pixels: dict[str, Any] = {"cifar10": CIFAR_PIXELS, "gtsrb": GTSRB_PIXELS}[name]
+        return ImageFolder(root=str(root), size=32, **pixels)
+
+    def _unpack(self, archive: Path, name: str) -> Path:
+        folder = self.cache / name
+        if not folder.exists():
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        return folder if (folder / "train").exists() else next(folder.iterdir())
+
+
+@lru_cache(maxsize=3)
+def _load(source: ImageSource) -> ImageData:
+    return source.load()
+
+
+def _train(victim: Victim, device: torch.device) -> None:
+    """Train in place, on images of which part carry the trigger."""
+    setting, pixels = victim.setting, victim.spec.pixels
+    generator = torch.Generator().manual_seed(setting.seed)
+    images, labels = _poisoned(victim, generator)
+    images, labels = images.to(device), labels.to(device)
+    steps_per_epoch = -(-len(labels) // setting.batch_size)
+    model = victim.model.train()
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, setting.learning_rate, total_steps=setting.epochs * steps_per_epoch + 1
+    )
+    for _ in range(setting.epochs):
+        for batch in torch.randperm(len(labels), generator=generator).split(setting.batch_size):
+            batch = batch.to(device)
+            logits = model(pixels.normalize(images[batch].float() / 255))
+            optimizer.zero_grad(set_to_none=True)
+            functional.cross_entropy(logits, labels[batch]).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _poisoned(victim: Victim, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    images, labels = victim.data.train_images.clone(), victim.data.train_labels.clone()
+    if victim.setting.trigger == "clean":
+        return images, labels
+    count = round(victim.setting.poison_rate * len(labels))
+    chosen = torch.randperm(len(labels), generator=generator)[:count]
+    backdoor = victim._backdoor(victim.setting.trigger)
+    stamped, relabeled = backdoor.apply(images[chosen].float() / 255, labels[chosen])
+    images[chosen] = (stamped * 255).round().to(torch.uint8)
+    labels[chosen] = relabeled
+    return images, labels
+
+
+def say(line: str) -> None:
+    """Print at once: a benchmark's progress is read while it runs."""
+    print(line, flush=True)  # noqa: T201
