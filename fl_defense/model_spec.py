@@ -1,10 +1,12 @@
-"""What a server may know of a model: its structure and its pixels, never data."""
+"""What a server may know of a model: its structure, its pixels, where to cut it; never data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from fl_defense.model_cut import default_cut, split_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class ModelSpec:
     """Length of the logits; at least 2."""
     pixels: Pixels = Pixels()
     """Mean and standard deviation that the clients normalise with."""
+    inspect_at: str | None = None
+    """Submodule after which the classifier begins, as in `named_modules`; None: `default_cut`."""
 
     def __post_init__(self) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
@@ -71,6 +75,14 @@ class ModelSpec:
             raise ValueError(
                 f"pixels must have 1 or {self.input_shape[0]} channels, got {len(self.pixels.mean)}"
             )
+
+    def split(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """Cut `model` at the inspection layer into (features, head), which share its weights.
+
+        Raises:
+            ValueError: if the model cannot be cut there; see `split_at`.
+        """
+        return split_at(model, self.inspect_at or default_cut(model))
 
 
 class OnImages(nn.Module):

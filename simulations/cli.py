@@ -90,6 +90,8 @@ def list_parts() -> None:
             console.print(f"[bold cyan]{name}[/bold cyan]  {about}")
             if presets:
                 console.print(f"  presets: {presets}")
+            if kind == "model":
+                console.print(f"  cut by default after submodule {_default_cut(cls)}")
             grid = Table.grid(padding=(0, 2))
             docs = field_docs(cls)
             for field in fields(cls):
@@ -190,6 +192,12 @@ def _default(field: Any) -> str:
     if field.default_factory is not MISSING:
         return str(field.default_factory())
     return "(required)"
+
+
+def _default_cut(architecture: Any) -> str:
+    from fl_defense.model_cut import default_cut
+
+    return default_cut(architecture().build((3, 32, 32), 10))
 
 
 def _escape(text: str) -> str:

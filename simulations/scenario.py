@@ -64,6 +64,8 @@ class Repair(BaseModel):
     model_config = CONFIG
     schedule: Annotated[Schedule, part(Schedule)] = Schedule()
     """Which rounds are repaired."""
+    inspect_at: str | None = None
+    """Submodule of the model after which defenses cut it; null: the one that `list` shows."""
     min_agreement: float = Field(default=0.5, ge=0, le=1)
     """Do-no-harm gate: least agreement of aggregate and repaired model on surrogate images."""
     on_failure: Literal["keep", "previous", "raise"] = "keep"
@@ -181,11 +183,17 @@ class Scenario(BaseModel):
             input_shape=shape,
             num_classes=num_classes,
             pixels=self.data.pixels,
+            inspect_at=self.repair.inspect_at,
         )
 
     def to_yaml(self) -> str:
         """Write the scenario with every field spelled out; reading it gives an equal scenario."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+    def _check_cut(self) -> None:
+        if self.repair.inspect_at is not None:
+            spec = self.model_spec()
+            spec.split(spec.build())
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Scenario":
@@ -206,6 +214,7 @@ class Scenario(BaseModel):
             ("data", lambda: self.data.num_classes),
             ("backdoor.trigger", lambda: self.backdoor.trigger.check(self.data.input_shape)),
             ("attack.malicious", lambda: self.malicious_clients),
+            ("repair.inspect-at", self._check_cut),
             ("aggregator", lambda: self.aggregator.check(self.num_replies)),
         ):
             try:

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    {"fl_defense.model_spec", "fl_defense.metrics", "fl_defense.surrogates"},
+    {
+        "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.metrics",
+        "fl_defense.surrogates",
+    },
     {"fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate"},
     {
         "fl_defense.strategy", "fl_defense.replies", "fl_defense.buffers", "fl_defense.arrays",

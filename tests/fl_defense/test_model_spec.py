@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +57,15 @@ def test_deployed_model_purifies_then_normalizes() -> None:
 
     deployed = OnImages(nn.Flatten(), Pixels(mean=(0.5,), std=(0.25,)), purify=Zero())
     assert deployed(torch.ones(1, 1, 2, 2)).eq(-2).all()
+
+
+def test_the_spec_cuts_where_it_is_told() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+
+    spec = ModelSpec(build=build, input_shape=(1, 2, 2), num_classes=2)
+    model = build()
+    _, default_head = spec.split(model)
+    assert len(list(default_head.parameters())) == 2
+    _, head = replace(spec, inspect_at="1").split(model)
+    assert len(list(head.parameters())) == 4
