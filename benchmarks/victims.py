@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
 from fl_defense.model_spec import ModelSpec, OnImages
-from simulations.attacks import Backdoor
+from simulations.backdoor import Backdoor
 from simulations.data import Digits, FashionMNIST, ImageData, ImageFolder, ImageSource
 from simulations.models import Architecture, ResNet, SmallCNN
 from simulations.triggers import Blended, Patch, Sinusoid, Trigger, Warped
@@ -96,7 +96,7 @@ class Victim:
         name = trigger or self.setting.trigger
         backdoor = self._backdoor("patch" if name == "clean" else name)
         images, labels = self.data.test_images.float() / 255, self.data.test_labels
-        stamped, wanted = backdoor.apply(images, labels)
+        stamped, wanted = backdoor.apply(images, labels, self.spec.num_classes)
         device = next(deployed.parameters()).device
         clean = predict(deployed, (batch.to(device) for batch in images.split(500)))
         triggered = predict(deployed, (batch.to(device) for batch in stamped.split(500)))
@@ -214,7 +214,9 @@ def _poisoned(victim: Victim, generator: torch.Generator) -> tuple[Tensor, Tenso
     count = round(victim.setting.poison_rate * len(labels))
     chosen = torch.randperm(len(labels), generator=generator)[:count]
     backdoor = victim._backdoor(victim.setting.trigger)
-    stamped, relabeled = backdoor.apply(images[chosen].float() / 255, labels[chosen])
+    stamped, relabeled = backdoor.apply(
+        images[chosen].float() / 255, labels[chosen], victim.spec.num_classes
+    )
     images[chosen] = (stamped * 255).round().to(torch.uint8)
     labels[chosen] = relabeled
     return images, labels

@@ -1,37 +1,16 @@
 """Attacks: what malicious clients do to their data and to their update."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from simulations.triggers import Patch, Trigger
+from simulations.backdoor import Backdoor
 
 Arrays = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backdoor:
-    """What an attack plants and what every run measures: a trigger and the class it should cause.
-
-    It is measured in runs without attackers too: there its success rate is the floor.
-    """
-
-    trigger: Trigger = field(default_factory=Patch)
-    """What is put on an image."""
-    target: int = 0
-    """The class that triggered images should be given."""
-
-    def __post_init__(self) -> None:
-        if self.target < 0:
-            raise ValueError(f"target must be at least 0, got {self.target}")
-
-    def apply(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) in [0, 1] with the trigger, and the wanted classes."""
-        return self.trigger.stamp(images), torch.full_like(labels, self.target)
 
 
 class Attack(Protocol):
@@ -48,7 +27,12 @@ class Attack(Protocol):
         """Tell whether malicious clients attack in this round; otherwise they are honest."""
 
     def poison(
-        self, images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        backdoors: Sequence[Backdoor],
+        num_classes: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """Return the client's poisoned images, uint8 (N, C, H, W), and labels (N,)."""
 
@@ -71,10 +55,15 @@ class NoAttack:
         return False
 
     def poison(
-        self, images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        backdoors: Sequence[Backdoor],
+        num_classes: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """Return the data as they are."""
-        del backdoor, generator
+        del backdoors, num_classes, generator
         return images, labels
 
     def craft(self, received: Arrays, trained: Arrays) -> Arrays:
@@ -94,7 +83,11 @@ class BadNets:
     malicious: float | tuple[int, ...] = 0.2
     """Share of the clients, drawn from the seed, or a list of partition ids."""
     poison_rate: float = 0.5
-    """Share of a malicious client's images that is stamped and relabelled, in (0, 1]."""
+    """Share of a malicious client's images that is stamped and relabelled, in (0, 1]; of its images
+    of the source classes where the backdoor has `sources`."""
+    cover_rate: float = 0.5
+    """Cover images per relabelled one: stamped images of other classes, which keep their label and
+    so teach the model to heed the sources; only where the backdoor has `sources`."""
     boost: float = 1.0
     """Factor on the malicious update's difference from the received model; 1 sends it as it is."""
     first_round: int = 1
@@ -107,6 +100,8 @@ class BadNets:
             raise ValueError(f"malicious must be a share in (0, 1), got {self.malicious}")
         if not 0 < self.poison_rate <= 1:
             raise ValueError(f"poison_rate must be in (0, 1], got {self.poison_rate}")
+        if self.cover_rate < 0:
+            raise ValueError(f"cover_rate must be at least 0, got {self.cover_rate}")
         if self.boost <= 0:
             raise ValueError(f"boost must be positive, got {self.boost}")
         if self.first_round < 1:
@@ -136,16 +131,33 @@ class BadNets:
         return self.first_round <= server_round <= (self.last_round or server_round)
 
     def poison(
-        self, images: Tensor, labels: Tensor, backdoor: Backdoor, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        backdoors: Sequence[Backdoor],
+        num_classes: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Stamp and relabel a random `poison_rate` of the images."""
-        count = max(1, round(self.poison_rate * len(labels)))
-        chosen = torch.randperm(len(labels), generator=generator)[:count]
-        stamped, relabeled = backdoor.apply(images[chosen].float() / 255, labels[chosen])
-        images, labels = images.clone(), labels.clone()
-        images[chosen] = (stamped * 255).round().to(torch.uint8)
-        labels[chosen] = relabeled
-        return images, labels
+        """Stamp and relabel a random share of the images, and stamp cover images.
+
+        Several backdoors share the images among them; none is stamped twice. A client without
+        images of a backdoor's sources plants nothing of it.
+        """
+        poisoned, relabeled = images.clone(), labels.clone()
+        free = torch.ones_like(labels, dtype=torch.bool)
+        for backdoor in backdoors:
+            source = backdoor.is_source(labels)
+            share = self.poison_rate / len(backdoors) * int(source.sum())
+            chosen = _draw(source & free, max(1, round(share)), generator)
+            covers = _draw(~source & free, round(self.cover_rate * len(chosen)), generator)
+            chosen = torch.cat([chosen, covers])
+            stamped, wanted = backdoor.apply(
+                images[chosen].float() / 255, labels[chosen], num_classes
+            )
+            poisoned[chosen] = (stamped * 255).round().to(torch.uint8)
+            relabeled[chosen] = wanted
+            free[chosen] = False
+        return poisoned, relabeled
 
     def craft(self, received: Arrays, trained: Arrays) -> Arrays:
         """Scale the update of every floating-point array by `boost`."""
@@ -157,6 +169,12 @@ class BadNets:
             else value
             for name, value in trained.items()
         }
+
+
+def _draw(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return up to `count` random indices at which `candidates` (N,) is true."""
+    indices = candidates.nonzero().flatten()
+    return indices[torch.randperm(len(indices), generator=generator)[:count]]
 
 
 ATTACKS: dict[str, type[NoAttack] | type[BadNets]] = {"none": NoAttack, "badnets": BadNets}

@@ -169,6 +169,10 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"(before repair: {_rate(means['accuracy_before'])}, "
         f"{_rate(means['attack_success_rate_before'])}, {_rate(means['robust_accuracy_before'])})"
     )
+    backdoors = summary["backdoors"]
+    if len(backdoors) > 1 or any("non_source_accuracy" in rates for rates in backdoors):
+        for rates in backdoors:
+            console.print(f"  {rates['place']}: {_rates_of(rates)}")
     counts = {name: summary[f"num_{name}"] for name in ("refused", "rejected", "failures")}
     if any(counts.values()):
         console.print(
@@ -180,6 +184,16 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{seconds['repair']:.0f}, evaluation {seconds['evaluation']:.0f}; {summary['device']}"
     )
     console.print(f"results: {folder}")
+
+
+def _rates_of(backdoor: dict[str, Any]) -> str:
+    text = (
+        f"ASR {_rate(backdoor['attack_success_rate'])}, "
+        f"robust accuracy {_rate(backdoor['robust_accuracy'])}"
+    )
+    if "non_source_accuracy" in backdoor:
+        text += f", triggered images of other classes kept {_rate(backdoor['non_source_accuracy'])}"
+    return text
 
 
 def _rate(value: float | None) -> str:

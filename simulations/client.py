@@ -82,7 +82,9 @@ def train_client(
     if attacks:
         # The same images are poisoned in every round, as if the client's data set were.
         poisoning = _generator(scenario.seed, partition_id)
-        images, labels = attack.poison(images, labels, scenario.backdoor, poisoning)
+        images, labels = attack.poison(
+            images, labels, scenario.backdoors, scenario.data.num_classes, poisoning
+        )
 
     device = pick_device(scenario.device)
     threads = torch.get_num_threads()

@@ -2,8 +2,8 @@
 
 import json
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -13,16 +13,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
-from fl_defense.model_spec import OnImages
 from fl_defense.records import RoundOutcome, RoundRecord, append_record
 from simulations.client import pick_device
 from simulations.data import ImageData
+from simulations.evaluation import Evaluation
 from simulations.plots import plot_curves
 from simulations.scenario import ConfigError, Scenario
-
-BATCH_SIZE = 512
-"""Images per forward pass of an evaluation."""
 
 RATES = (
     "accuracy",
@@ -98,11 +94,9 @@ class Recorder:
         self._folder = folder
         self._tell = tell
         self._partition_of = partition_of
-        self._device = pick_device(scenario.device)
-        self._images, self._labels = data.test_images, data.test_labels
-        backdoor = scenario.backdoor
-        stamped, self._target = backdoor.apply(self._images.float() / 255, self._labels)
-        self._triggered = (stamped * 255).round().to(torch.uint8)
+        self._evaluation = Evaluation(
+            data, scenario.backdoors, scenario.data.num_classes, pick_device(scenario.device)
+        )
 
     def __call__(self, outcome: RoundOutcome) -> None:
         """Record one round.
@@ -112,15 +106,18 @@ class Recorder:
         """
         started = perf_counter()
         rates: dict[str, Any] = {}
+        details = self._details(outcome)
         if outcome.before is not None and outcome.after is not None:
-            before = self._measure(outcome.before)
+            before = self._evaluation.measure(outcome.before)
             unchanged = outcome.after.model is outcome.before.model and outcome.after.purify is None
-            after = before if unchanged else self._measure(outcome.after)
-            rates = after | {f"{name}_before": rate for name, rate in before.items()}
+            after = before if unchanged else self._evaluation.measure(outcome.after)
+            rates = _side_by_side(after.overall, before.overall)
+            pairs = zip(after.by_backdoor, before.by_backdoor, strict=True)
+            details["backdoors"] = [_side_by_side(*pair) for pair in pairs]
         record = replace(
             outcome.record,
             malicious=self._malicious_in(outcome.record.round),
-            details=self._details(outcome),
+            details=details,
             evaluate_seconds=perf_counter() - started,
             **rates,
         )
@@ -132,19 +129,6 @@ class Recorder:
                 f"round {record.round}: no client is left ({record.num_failures} failed, "
                 f"{record.num_rejected} rejected); see {self._folder.path / 'rounds.jsonl'}"
             )
-
-    def _measure(self, deployed: OnImages) -> dict[str, float]:
-        deployed = deployed.to(self._device)
-        clean = predict(deployed, self._batches(self._images))
-        triggered = predict(deployed, self._batches(self._triggered))
-        return {
-            "accuracy": accuracy(clean, self._labels),
-            "attack_success_rate": attack_success_rate(triggered, self._labels, self._target),
-            "robust_accuracy": robust_accuracy(triggered, self._labels, self._target),
-        }
-
-    def _batches(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return [batch.to(self._device).float() / 255 for batch in images.split(BATCH_SIZE)]
 
     def _malicious_in(self, server_round: int) -> list[int]:
         active = server_round > 0 and self._scenario.attack.is_active(server_round)
@@ -160,6 +144,10 @@ class Recorder:
         return details
 
 
+def _side_by_side(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    return {**after, **{f"{name}_before": rate for name, rate in before.items()}}
+
+
 def summarize(
     scenario: Scenario, records: Sequence[RoundRecord], device: torch.device, seconds: float
 ) -> dict[str, Any]:
@@ -173,14 +161,17 @@ def summarize(
     """
     trained = [record for record in records if record.round > 0]
     attacked = _since_attack(trained)
-    success = [rate for record in attacked if (rate := record.attack_success_rate) is not None]
+    success = [
+        rates["attack_success_rate"] for record in attacked for rates in _by_backdoor(record)
+    ]
     return {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "rounds": len(trained),
         "malicious": list(scenario.malicious_clients),
-        "last_three_rounds": _means(trained[-3:]),
-        "since_attack": _means(attacked),
+        "last_three_rounds": _means(map(asdict, trained[-3:]), RATES),
+        "since_attack": _means(map(asdict, attacked), RATES),
+        "backdoors": _means_by_backdoor(scenario, trained[-3:]),
         "worst_attack_success_rate": max(success, default=None),
         "num_repaired": sum(record.accepted for record in trained),
         "num_refused": sum(record.sanitized and not record.accepted for record in trained),
@@ -206,10 +197,24 @@ def _since_attack(trained: Sequence[RoundRecord]) -> Sequence[RoundRecord]:
     return [record for record in trained if record.round >= first]
 
 
-def _means(records: Sequence[RoundRecord]) -> dict[str, float | None]:
+def _by_backdoor(record: RoundRecord) -> list[dict[str, float]]:
+    return list(record.details.get("backdoors", ()))
+
+
+def _means_by_backdoor(scenario: Scenario, records: Sequence[RoundRecord]) -> list[dict[str, Any]]:
+    measured = [rates for record in records if (rates := _by_backdoor(record))]
+    return [
+        {"place": place, **_means(rates, rates[0])}
+        for place, *rates in zip(scenario.places_of_backdoors(), *measured, strict=True)
+        if rates
+    ]
+
+
+def _means(rounds: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
+    given = list(rounds)
     means: dict[str, float | None] = {}
-    for name in RATES:
-        rates = [rate for record in records if (rate := getattr(record, name)) is not None]
+    for name in names:
+        rates = [rate for rates in given if (rate := rates[name]) is not None]
         means[name] = fmean(rates) if rates else None
     return means
 

@@ -2,18 +2,20 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fl_defense.records import RoundRecord
 from simulations.client import build_client_app, deal_out, pick_device
-from simulations.data import load_data
+from simulations.data import ImageData, load_data
+from simulations.data.partition import Indices
 from simulations.engines import OrderedGrid, run_federation
 from simulations.recorder import Recorder, ResultsFolder, summarize
 from simulations.scenario import ConfigError, Scenario
@@ -75,7 +77,7 @@ def run_scenario(
     return RunResult(folder=out, records=recorder.records, summary=summary)
 
 
-def _check_data(scenario: Scenario) -> Any:
+def _check_data(scenario: Scenario) -> ImageData:
     """Read and deal out the data here first: a fault must show before anything is written."""
     if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
         raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
@@ -84,10 +86,31 @@ def _check_data(scenario: Scenario) -> Any:
     except ValueError as error:
         raise ConfigError([f"data: {error}"]) from error
     try:
-        deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
+        parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
     except ValueError as error:
         raise ConfigError([f"partition: {error}"]) from error
+    _check_backdoors(scenario, data, parts)
     return data
+
+
+def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indices]) -> None:
+    """Refuse a backdoor that no malicious client could plant or no test image could show."""
+    malicious = [data.train_labels[parts[client]] for client in scenario.malicious_clients]
+    faults = []
+    for place, backdoor in scenario.places_of_backdoors().items():
+        if malicious and not any(backdoor.is_source(labels).any() for labels in malicious):
+            faults.append(
+                f"{place}.sources: no malicious client has an image of these classes, "
+                f"got {backdoor.sources}; choose others, another seed or another partition"
+            )
+        wanted = backdoor.wanted(data.test_labels, scenario.data.num_classes)
+        if torch.equal(wanted, data.test_labels):
+            faults.append(
+                f"{place}: no test image is of a class that the trigger should change; "
+                "use more test images or choose another target or other sources"
+            )
+    if faults:
+        raise ConfigError(faults)
 
 
 def _quiet_flower() -> None:

@@ -13,7 +13,8 @@ from fl_defense.replies import ReplyCheck
 from fl_defense.sanitizers import SANITIZERS, NoDefense, Sanitizer
 from fl_defense.schedule import Schedule
 from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
-from simulations.attacks import ATTACKS, Attack, Backdoor, NoAttack
+from simulations.attacks import ATTACKS, Attack, NoAttack
+from simulations.backdoor import Backdoor
 from simulations.choices import CONFIG, choice, kebab, nearest, part
 from simulations.data import DATASETS, IID, PARTITIONS, Digits, ImageSource, Partition
 from simulations.models import MODELS, Architecture, Factory, SmallCNN
@@ -171,6 +172,15 @@ class Scenario(BaseModel):
         """Partition ids of the malicious clients."""
         return self.attack.malicious_clients(self.clients.count, self.seed)
 
+    @property
+    def backdoors(self) -> tuple[Backdoor, ...]:
+        """All backdoors that are planted and measured."""
+        return (self.backdoor,)
+
+    def places_of_backdoors(self) -> dict[str, Backdoor]:
+        """Return each backdoor by the place in the file where it stands."""
+        return {"backdoor": self.backdoor}
+
     def model_spec(self) -> ModelSpec:
         """Return the structure of the model, which is all that the defense is told."""
         shape, num_classes, architecture = (
@@ -209,25 +219,23 @@ class Scenario(BaseModel):
                 f"clients.per-round: must be at most the count of {self.clients.count}, "
                 f"got {self.num_replies}; lower it"
             )
-        num_classes = None
+        try:
+            shape, num_classes = self.data.input_shape, self.data.num_classes
+        except ValueError as error:
+            yield f"data: {error}"
+        else:
+            for place, backdoor in self.places_of_backdoors().items():
+                for fault in backdoor.misfits(shape, num_classes):
+                    yield f"{place}.{fault}"
         for where, check in (
-            ("data", lambda: self.data.num_classes),
-            ("backdoor.trigger", lambda: self.backdoor.trigger.check(self.data.input_shape)),
             ("attack.malicious", lambda: self.malicious_clients),
             ("repair.inspect-at", self._check_cut),
             ("aggregator", lambda: self.aggregator.check(self.num_replies)),
         ):
             try:
-                found = check()
+                check()
             except ValueError as error:
                 yield f"{where}: {error}"
-            else:
-                num_classes = found if where == "data" else num_classes
-        if isinstance(num_classes, int) and self.backdoor.target >= num_classes:
-            yield (
-                f"backdoor.target: must be a class in 0..{num_classes - 1}, "
-                f"got {self.backdoor.target}; choose one of the data set's classes"
-            )
 
 
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:

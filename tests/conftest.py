@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
 from fl_defense.model_spec import ModelSpec, OnImages
-from simulations.attacks import Backdoor
+from simulations.backdoor import Backdoor
 from simulations.data import Digits, load_data
 from simulations.engines import set_task_identity
 from simulations.models import SmallCNN
@@ -80,7 +80,7 @@ class Backdoored:
         """Return accuracy, attack success rate and robust accuracy on the test digits."""
         data = load_data(Digits())
         images, labels = data.test_images.float() / 255, data.test_labels
-        stamped, target = Backdoor().apply(images, labels)
+        stamped, target = Backdoor().apply(images, labels, self.spec.num_classes)
         clean, triggered = predict(deployed, [images]), predict(deployed, [stamped])
         return (
             accuracy(clean, labels),
@@ -102,7 +102,9 @@ def backdoored() -> Backdoored:
     generator = torch.Generator().manual_seed(0)
     images, labels = data.train_images.float() / 255, data.train_labels.clone()
     poisoned = torch.randperm(len(labels), generator=generator)[: len(labels) // 10]
-    images[poisoned], labels[poisoned] = backdoor.apply(images[poisoned], labels[poisoned])
+    images[poisoned], labels[poisoned] = backdoor.apply(
+        images[poisoned], labels[poisoned], spec.num_classes
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = spec.build().train()

@@ -3,16 +3,22 @@ from typing import Any
 import pytest
 import torch
 
-from simulations.attacks import Backdoor, BadNets, NoAttack
-from simulations.triggers import Patch
+from simulations.attacks import BadNets, NoAttack
+from simulations.backdoor import Backdoor
+from simulations.triggers import TRIGGERS, Patch
 
 IMAGES = torch.full((40, 1, 8, 8), 100, dtype=torch.uint8)
 LABELS = torch.arange(40) % 4
 
 
-def poison(attack: BadNets, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+CORNERS = [Patch(size=1, position=(0, column), pattern="solid") for column in range(3)]
+
+
+def poison(
+    attack: BadNets, *backdoors: Backdoor, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return attack.poison(IMAGES, LABELS, Backdoor(target=3), generator)
+    return attack.poison(IMAGES, LABELS, backdoors or (Backdoor(target=3),), 4, generator)
 
 
 def test_badnets_stamps_and_relabels_its_share() -> None:
@@ -72,12 +78,45 @@ def test_boost_scales_the_update_of_weights_alone() -> None:
     assert NoAttack().craft(received, trained) is trained
 
 
-def test_backdoor_says_what_triggered_images_should_be_called() -> None:
-    images, labels = Backdoor(trigger=Patch(size=1), target=2).apply(
-        torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 2])
-    )
-    assert images[:, 0, 6, 6].eq(1).all()
-    assert labels.tolist() == [2, 2, 2]
+def test_all_to_all_moves_every_class_to_the_next() -> None:
+    images, labels = poison(BadNets(poison_rate=0.5), Backdoor(target="next-class"))
+    touched = (images != IMAGES).flatten(1).any(dim=1)
+    assert touched.sum() == 20
+    assert torch.equal(labels[touched], (LABELS[touched] + 1) % 4)
+
+
+def test_source_specific_relabels_sources_and_stamps_covers_that_keep_their_label() -> None:
+    backdoor = Backdoor(target=3, sources=(1,))
+    images, labels = poison(BadNets(poison_rate=0.8, cover_rate=0.5), backdoor)
+    touched = (images != IMAGES).flatten(1).any(dim=1)
+    relabeled = labels != LABELS
+    assert relabeled.sum() == 8  # of 10 images of class 1
+    assert LABELS[relabeled].eq(1).all()
+    assert labels[relabeled].eq(3).all()
+    covers = touched & ~relabeled
+    assert covers.sum() == 4
+    assert not LABELS[covers].eq(1).any()
+
+
+def test_a_client_without_source_images_stays_honest() -> None:
+    for cls in TRIGGERS.values():
+        backdoor = Backdoor(trigger=cls(), target=3, sources=(7,))
+        images = torch.full((40, 1, 16, 16), 100, dtype=torch.uint8)
+        poisoned, labels = BadNets().poison(images, LABELS, [backdoor], 8, torch.Generator())
+        assert torch.equal(poisoned, images)
+        assert torch.equal(labels, LABELS)
+
+
+def test_several_backdoors_share_the_images() -> None:
+    backdoors = [Backdoor(trigger=corner, target=i) for i, corner in enumerate(CORNERS)]
+    images, labels = poison(BadNets(poison_rate=0.6), *backdoors)
+    stamped = images[:, 0, 0, :3].eq(255)
+    assert stamped.sum(dim=0).tolist() == [8, 8, 8]
+    assert stamped.sum(dim=1).max() == 1
+    for target in range(3):
+        assert labels[stamped[:, target]].eq(target).all()
+    untouched = ~stamped.any(dim=1)
+    assert torch.equal(labels[untouched], LABELS[untouched])
 
 
 @pytest.mark.parametrize(
@@ -86,6 +125,7 @@ def test_backdoor_says_what_triggered_images_should_be_called() -> None:
         {"malicious": 0.0},
         {"malicious": 1.5},
         {"poison_rate": 0.0},
+        {"cover_rate": -0.1},
         {"boost": 0.0},
         {"first_round": 0},
         {"last_round": 2, "first_round": 3},

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_quiet_prints_the_summary_alone(scenario: str, tmp_path: Path) -> None:
     assert len(result.stdout.splitlines()) == 3
 
 
+def test_a_source_specific_backdoor_has_a_line_of_its_own(scenario: str, tmp_path: Path) -> None:
+    result = call("run", scenario, "--quiet", "--set", "backdoor.sources=[3,5]", "--out",
+                  str(tmp_path / "out"))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    line = result.stdout.splitlines()[1]
+    assert re.fullmatch(
+        r"  backdoor: ASR \d\.\d+, robust accuracy \d\.\d+, "
+        r"triggered images of other classes kept \d\.\d+", line
+    )  # fmt: skip
+
+
 def test_set_and_engine_reach_the_scenario(scenario: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = call("run", scenario, "--set", "seed=4", "--engine", "in-process", "--set",
@@ -92,7 +104,7 @@ def test_a_failed_federation_exits_1(
 def test_list_names_every_part_with_its_fields() -> None:
     result = call("list")
     assert result.exit_code == 0
-    for known in ("digits", "resnet", "patch", "badnets", "bulyan", "dhbe", "in-process",
+    for known in ("digits", "resnet", "patch", "warped", "badnets", "bulyan", "dhbe", "in-process",
                   "poison-rate", "presets: per-round, faithful",
                   "cut by default after submodule 7"):  # fmt: skip
         assert known in result.stdout

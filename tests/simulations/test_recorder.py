@@ -14,6 +14,7 @@ from fl_defense.records import RoundRecord, read_records
 from fl_defense.sanitizers import DHBE
 from simulations import client
 from simulations.attacks import BadNets
+from simulations.backdoor import Backdoor
 from simulations.data import Digits, Dirichlet
 from simulations.models import SmallCNN
 from simulations.recorder import FederationError, summarize
@@ -41,6 +42,8 @@ SCENARIO = Scenario(
     engine=InProcessEngine(),
 )
 
+ONE_IMAGE = Digits(max_train=160, max_test=1)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
@@ -67,6 +70,47 @@ def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None
     assert records[2].details["forward_images"] > 0
     assert records[1].train_seconds > 0
     assert records[1].sanitize_seconds > 0
+
+
+def test_every_backdoor_is_told_by_itself_in_the_details(run: RunResult) -> None:
+    for record in run.records:
+        (backdoor,) = record.details["backdoors"]
+        assert backdoor == {
+            name: getattr(record, name)
+            for name in (
+                "attack_success_rate", "robust_accuracy",
+                "attack_success_rate_before", "robust_accuracy_before",
+            )
+        }  # fmt: skip
+    (means,) = run.summary["backdoors"]
+    assert means["robust_accuracy"] == run.summary["last_three_rounds"]["robust_accuracy"]
+
+
+def test_a_source_specific_backdoor_is_measured_on_its_sources(tmp_path: Path) -> None:
+    backdoor = Backdoor(target=0, sources=(3, 5))
+    scenario = SCENARIO.model_copy(update={"backdoor": backdoor, "rounds": 1})
+    result = run_scenario(scenario, tmp_path / "out")
+    (means,) = result.summary["backdoors"]
+    assert 0 <= means["non_source_accuracy"] <= 1
+    assert means["attack_success_rate"] == result.records[-1].attack_success_rate
+    assert load_scenario(result.folder / "scenario.yaml") == scenario
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"backdoor": Backdoor(sources=(7,)), "partition": Dirichlet(alpha=0.05, min_size=2)},
+         r"backdoor.sources: no malicious client has an image of these classes, got \(7,\)"),
+        ({"data": ONE_IMAGE, "backdoor": Backdoor(target=int(ONE_IMAGE.load().test_labels))},
+         "backdoor: no test image is of a class that the trigger should change"),
+    ],
+)  # fmt: skip
+def test_a_backdoor_that_nobody_could_plant_or_see_is_refused_before_anything_is_written(
+    update: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_scenario(SCENARIO.model_copy(update=update), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_saved_scenario_runs_again(run: RunResult) -> None:

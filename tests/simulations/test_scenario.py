@@ -7,6 +7,7 @@ from fl_defense.sanitizers import DHBE, NoDefense
 from fl_defense.schedule import Schedule
 from simulations.aggregators import FedAvg, MultiKrum
 from simulations.attacks import BadNets, NoAttack
+from simulations.backdoor import Backdoor
 from simulations.data import Digits, Dirichlet
 from simulations.models import Factory, ResNet
 from simulations.scenario import (
@@ -17,7 +18,7 @@ from simulations.scenario import (
     load_scenario,
     scenario_schema,
 )
-from simulations.triggers import Patch
+from simulations.triggers import Patch, Warped
 
 FULL = """
 name: full
@@ -65,6 +66,22 @@ def test_every_part_becomes_its_dataclass(tmp_path: Path) -> None:
     assert scenario.repair.schedule == Schedule(first_round=2, every=3)
     assert scenario.engine == InProcessEngine()
     assert scenario.num_replies == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "backdoor"),
+    [
+        ("{trigger: {name: warped, strength: 2}}", Backdoor(trigger=Warped(strength=2))),
+        ("{target: next-class}", Backdoor(target="next-class")),
+        ("{target: 3, sources: [1, 2]}", Backdoor(target=3, sources=(1, 2))),
+    ],
+)
+def test_a_backdoor_may_have_any_trigger_and_label_mode(
+    text: str, backdoor: Backdoor, tmp_path: Path
+) -> None:
+    scenario = load(f"name: x\nbackdoor: {text}", tmp_path)
+    assert scenario.backdoors == (backdoor,)
+    assert load(scenario.to_yaml(), tmp_path) == scenario
 
 
 def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
@@ -140,6 +157,10 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("attack: {name: badnets, malicious: 0.01}", "attack.malicious: 0.01 of 10 clients makes nobody malicious; choose at least one and not all, or attack name none"),
         ("attack: {name: badnets, malicious: 0.99}", "attack.malicious: 0.99 of 10 clients makes everybody malicious; choose at least one and not all, or attack name none"),
         ("backdoor: {target: 10}", "backdoor.target: must be a class in 0..9, got 10; choose one of the data set's classes"),
+        ("backdoor: {sources: [1, 10, 12]}", "backdoor.sources: must be a class in 0..9, got 10, 12; choose one of the data set's classes"),
+        ("backdoor: {sources: [0, 1]}", "backdoor: sources must not hold the target 0"),
+        ("backdoor: {trigger: {name: warped, grid-size: 20}}", "backdoor.trigger: grid-size 20 is finer than a 16x16 image; lower it"),
+        ("backdoor: {trigger: {name: blended, opacity: 2}}", "backdoor.trigger: opacity must be in (0, 1], got 2.0"),
         ("backdoor: {trigger: {name: patch, size: 30}}", "backdoor.trigger: size 30 at row -15, column -15 leaves a 16x16 image; choose a smaller size or margin, or another position"),
         ("aggregator: {name: bulyan, num-malicious: 2}", "aggregator: num-malicious 2 needs at least 11 replies a round (n >= 4f + 3), got 10; lower it or ask more clients"),
         ("aggregator: {name: krum, num-malicious: 4}", "aggregator: num-malicious 4 needs at least 11 replies a round (n > 2f + 2), got 10; lower it or ask more clients"),
@@ -165,12 +186,12 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
         tmp_path,
     )
     assert [fault.split(":")[0] for fault in mixed] == [
-        "seed", "attack.malicious", "backdoor.target",
+        "seed", "backdoor.target", "attack.malicious",
     ]  # fmt: skip
     misfits = faults_of(
         "name: x\nbackdoor: {target: 99}\naggregator: {name: krum, num-malicious: 9}", tmp_path
     )
-    assert [fault.split(":")[0] for fault in misfits] == ["aggregator", "backdoor.target"]
+    assert [fault.split(":")[0] for fault in misfits] == ["backdoor.target", "aggregator"]
 
 
 @pytest.mark.parametrize(
