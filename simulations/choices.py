@@ -30,6 +30,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 Table = Mapping[str, Any]
 """Name -> dataclass."""
 
+ONE, LIST = "one", "list"
+"""Where a single part and a list of parts fork; they stand in pydantic's error locations."""
+
 FACTORY = "package.module:factory"
 """How a name with a colon is called in messages and in the schema."""
 
@@ -198,6 +201,31 @@ class Choice:
             if type(value) is cls:
                 return values if name is None else {"name": name, **values}
         raise ValueError(f"{type(value).__name__} is not in the table")
+
+
+class OneOrSeveral:
+    """Reads one part, or a list of them, into a tuple; writes a single one back as itself."""
+
+    def __init__(self, one: Choice) -> None:
+        self.one = one
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Fork before reading, so that faults are told where they stand in the file."""
+        single = self.one.__get_pydantic_core_schema__(source, handler)
+        return core_schema.no_info_after_validator_function(
+            lambda read: tuple(read) if isinstance(read, list) else (read,),
+            core_schema.tagged_union_schema(
+                {ONE: single, LIST: core_schema.list_schema(single, min_length=1)},
+                discriminator=lambda given: LIST if isinstance(given, (list, tuple)) else ONE,
+            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(self._dump),
+        )
+
+    def _dump(self, values: tuple[Any, ...]) -> Any:
+        written = [self.one._dump(value) for value in values]
+        return written[0] if len(written) == 1 else written
 
 
 def _name_of(given: Any) -> str | None:

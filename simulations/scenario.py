@@ -15,7 +15,7 @@ from fl_defense.schedule import Schedule
 from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
 from simulations.attacks import ATTACKS, Attack, NoAttack
 from simulations.backdoor import Backdoor
-from simulations.choices import CONFIG, choice, kebab, nearest, part
+from simulations.choices import CONFIG, LIST, ONE, OneOrSeveral, choice, kebab, nearest, part
 from simulations.data import DATASETS, IID, PARTITIONS, Digits, ImageSource, Partition
 from simulations.models import MODELS, Architecture, Factory, SmallCNN
 from simulations.triggers import TRIGGERS
@@ -149,8 +149,10 @@ class Scenario(BaseModel):
     """What a client does in a round."""
     aggregator: Annotated[Aggregator, choice(AGGREGATORS)] = FedAvg()
     """The strategy that the defense wraps."""
-    backdoor: Annotated[Backdoor, part(Backdoor, trigger=choice(TRIGGERS))] = Backdoor()
-    """The trigger and its target: measured in every run, planted by the attack."""
+    backdoors: Annotated[
+        tuple[Backdoor, ...], OneOrSeveral(part(Backdoor, trigger=choice(TRIGGERS)))
+    ] = Field(default=(Backdoor(),), alias="backdoor")
+    """A trigger and its target, or a list of such: measured in every run, planted by the attack."""
     attack: Annotated[Attack, choice(ATTACKS)] = NoAttack()
     """What malicious clients do."""
     defense: Annotated[Sanitizer, choice(SANITIZERS)] = NoDefense()
@@ -172,14 +174,11 @@ class Scenario(BaseModel):
         """Partition ids of the malicious clients."""
         return self.attack.malicious_clients(self.clients.count, self.seed)
 
-    @property
-    def backdoors(self) -> tuple[Backdoor, ...]:
-        """All backdoors that are planted and measured."""
-        return (self.backdoor,)
-
     def places_of_backdoors(self) -> dict[str, Backdoor]:
-        """Return each backdoor by the place in the file where it stands."""
-        return {"backdoor": self.backdoor}
+        """Return each backdoor by the place where it stands in the file."""
+        if len(self.backdoors) == 1:
+            return {"backdoor": self.backdoors[0]}
+        return {f"backdoor.{index}": backdoor for index, backdoor in enumerate(self.backdoors)}
 
     def model_spec(self) -> ModelSpec:
         """Return the structure of the model, which is all that the defense is told."""
@@ -340,7 +339,7 @@ def _without_tags(loc: tuple[int | str, ...]) -> list[int | str]:
     steps: list[int | str] = []
     for index, step in enumerate(loc):
         table = TABLES.get(str(loc[index - 1])) if index else None
-        if table is not None and (step in table or ":" in str(step)):
+        if step in (ONE, LIST) or (table is not None and (step in table or ":" in str(step))):
             continue
         steps.append(step)
     return steps
@@ -360,6 +359,11 @@ def _step_into(
     schema: Mapping[str, Any], step: str, definitions: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     resolved = _resolve(schema, definitions)
+    if step in (ONE, LIST):
+        options: list[Mapping[str, Any]] = resolved["oneOf"]
+        return next(option for option in options if ("items" in option) == (step == LIST))
+    if step.isdigit() and "items" in resolved:
+        return resolved["items"]  # type: ignore[no-any-return]
     if kebab(step) in resolved.get("properties", {}):
         return resolved["properties"][kebab(step)]  # type: ignore[no-any-return]
     for option in resolved.get("oneOf", ()):

@@ -28,6 +28,7 @@ from simulations.scenario import (
     Training,
     load_scenario,
 )
+from simulations.triggers import Blended
 
 SCENARIO = Scenario(
     name="small",
@@ -88,7 +89,7 @@ def test_every_backdoor_is_told_by_itself_in_the_details(run: RunResult) -> None
 
 def test_a_source_specific_backdoor_is_measured_on_its_sources(tmp_path: Path) -> None:
     backdoor = Backdoor(target=0, sources=(3, 5))
-    scenario = SCENARIO.model_copy(update={"backdoor": backdoor, "rounds": 1})
+    scenario = SCENARIO.model_copy(update={"backdoors": (backdoor,), "rounds": 1})
     result = run_scenario(scenario, tmp_path / "out")
     (means,) = result.summary["backdoors"]
     assert 0 <= means["non_source_accuracy"] <= 1
@@ -96,12 +97,23 @@ def test_a_source_specific_backdoor_is_measured_on_its_sources(tmp_path: Path) -
     assert load_scenario(result.folder / "scenario.yaml") == scenario
 
 
+def test_several_backdoors_are_summed_up_by_place(tmp_path: Path) -> None:
+    backdoors = (Backdoor(), Backdoor(trigger=Blended(), target=1))
+    scenario = SCENARIO.model_copy(update={"backdoors": backdoors, "rounds": 1})
+    result = run_scenario(scenario, tmp_path / "out")
+    means = result.summary["backdoors"]
+    assert [rates["place"] for rates in means] == ["backdoor.0", "backdoor.1"]
+    success = [rates["attack_success_rate"] for rates in means]
+    assert result.summary["worst_attack_success_rate"] == max(success)
+    assert result.records[-1].attack_success_rate == pytest.approx(sum(success) / 2)
+
+
 @pytest.mark.parametrize(
     ("update", "message"),
     [
-        ({"backdoor": Backdoor(sources=(7,)), "partition": Dirichlet(alpha=0.05, min_size=2)},
+        ({"backdoors": (Backdoor(sources=(7,)),), "partition": Dirichlet(alpha=0.05, min_size=2)},
          r"backdoor.sources: no malicious client has an image of these classes, got \(7,\)"),
-        ({"data": ONE_IMAGE, "backdoor": Backdoor(target=int(ONE_IMAGE.load().test_labels))},
+        ({"data": ONE_IMAGE, "backdoors": (Backdoor(target=int(ONE_IMAGE.load().test_labels)),)},
          "backdoor: no test image is of a class that the trigger should change"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from simulations.scenario import (
     load_scenario,
     scenario_schema,
 )
-from simulations.triggers import Patch, Warped
+from simulations.triggers import Patch, Sinusoid, Warped
 
 FULL = """
 name: full
@@ -59,8 +59,8 @@ def test_every_part_becomes_its_dataclass(tmp_path: Path) -> None:
     assert scenario.model == ResNet(depth=10, width=8)
     assert scenario.training.learning_rate == 0.01
     assert scenario.aggregator == MultiKrum(num_malicious=2)
-    assert scenario.backdoor.trigger == Patch(size=2, position=(1, 2), color=(0.5,))
-    assert scenario.backdoor.target == 7
+    assert scenario.backdoors[0].trigger == Patch(size=2, position=(1, 2), color=(0.5,))
+    assert scenario.backdoors[0].target == 7
     assert scenario.attack == BadNets(malicious=(0, 4), first_round=2)
     assert scenario.defense == DHBE(iterations=7)
     assert scenario.repair.schedule == Schedule(first_round=2, every=3)
@@ -82,6 +82,21 @@ def test_a_backdoor_may_have_any_trigger_and_label_mode(
     scenario = load(f"name: x\nbackdoor: {text}", tmp_path)
     assert scenario.backdoors == (backdoor,)
     assert load(scenario.to_yaml(), tmp_path) == scenario
+
+
+def test_there_may_be_several_backdoors(tmp_path: Path) -> None:
+    text = "name: x\nbackdoor: [{target: 1}, {trigger: {name: sinusoid}, target: 2}]"
+    scenario = load(text, tmp_path)
+    assert scenario.backdoors == (Backdoor(target=1), Backdoor(trigger=Sinusoid(), target=2))
+    assert load(scenario.to_yaml(), tmp_path) == scenario
+    assert faults_of(f"{text[:-1]}, {{target: 10}}]", tmp_path) == [
+        "backdoor.2.target: must be a class in 0..9, got 10; choose one of the data set's classes"
+    ]
+    (fault,) = faults_of(text.replace("{target: 1}", "{tarket: 1}"), tmp_path)
+    assert fault == (
+        "backdoor.0.tarket: unknown key; did you mean 'target'?; known: trigger, target, sources"
+    )
+    assert "at least 1 item" in faults_of("name: x\nbackdoor: []", tmp_path)[0]
 
 
 def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
@@ -125,7 +140,7 @@ def test_overrides_reach_any_field(tmp_path: Path) -> None:
     )  # fmt: skip
     assert scenario.seed == 11
     assert scenario.training.epochs == 5
-    assert scenario.backdoor.trigger == Patch(size=4, position=(1, 2), color=(0.5,))
+    assert scenario.backdoors[0].trigger == Patch(size=4, position=(1, 2), color=(0.5,))
     assert scenario.repair.schedule.every is None
     assert scenario.malicious_clients == (1,)
 
