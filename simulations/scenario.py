@@ -78,31 +78,34 @@ class Repair(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayEngine:
-    """Flower's simulation: clients run in parallel in Ray's worker processes."""
+class _ClientCores:
+    """What all engines are told."""
 
     cpus_per_client: int = 1
-    """CPU cores, and torch threads, of one client."""
-    gpus_per_client: float | None = None
-    """Share of a GPU for one client; null: an eighth if there is a GPU, else none."""
+    """CPU cores, and torch threads, of one client; the same number gives the same result on every
+    engine."""
 
     def __post_init__(self) -> None:
         if self.cpus_per_client < 1:
             raise ValueError(f"cpus_per_client must be at least 1, got {self.cpus_per_client}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayEngine(_ClientCores):
+    """Flower's simulation: clients run in parallel in Ray's worker processes."""
+
+    gpus_per_client: float | None = None
+    """Share of a GPU for one client; null: an eighth if there is a GPU, else none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.gpus_per_client is not None and self.gpus_per_client < 0:
             raise ValueError(f"gpus_per_client must be at least 0, got {self.gpus_per_client}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InProcessEngine:
+class InProcessEngine(_ClientCores):
     """One process, one client after the other: no start-up cost, easy to debug."""
-
-    cpus_per_client: int = 1
-    """Torch threads of one client; the same number gives the same result as Ray."""
-
-    def __post_init__(self) -> None:
-        if self.cpus_per_client < 1:
-            raise ValueError(f"cpus_per_client must be at least 1, got {self.cpus_per_client}")
 
 
 Engine = RayEngine | InProcessEngine
