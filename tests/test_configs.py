@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ DEFENSES = sorted((CONFIGS / "defenses").glob("*.yaml"))
 def test_the_scenarios_that_the_readme_names_are_there() -> None:
     assert {path.stem for path in SCENARIOS} >= {
         "quickstart", "fashion_mnist_badnets", "fashion_mnist_noniid", "cifar10_badnets",
-        "gtsrb_badnets",
+        "gtsrb_badnets", "fashion_mnist_blended", "gtsrb_source_specific", "digits_two_backdoors",
     }  # fmt: skip
 
 
@@ -28,6 +29,16 @@ def test_a_scenario_loads_and_carries_its_file_name(path: Path) -> None:
     scenario = load_scenario(path)
     assert scenario.name == path.stem
     assert path.read_text().startswith("# yaml-language-server: $schema=../scenario.schema.json\n")
+
+
+def test_the_scenarios_show_every_label_mode() -> None:
+    backdoors = [load_scenario(path).backdoors for path in SCENARIOS]
+    assert any(len(several) > 1 for several in backdoors)
+    assert any(backdoor.sources for several in backdoors for backdoor in several)
+    text = (CONFIGS / "scenarios" / "digits_two_backdoors.yaml").read_text()
+    (override,) = re.findall(r"--set '(backdoor=.*)'", text)
+    path = CONFIGS / "scenarios" / "digits_two_backdoors.yaml"
+    assert load_scenario(path, [override]).backdoors[0].target == "next-class"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from fl_defense.sanitizers import DHBE, SANITIZERS
 from simulations.engines import run_federation
 from simulations.models import SmallCNN
-from simulations.scenario import InProcessEngine
+from simulations.scenario import InProcessEngine, load_scenario
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,6 +50,13 @@ def test_the_drop_in_server_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     run_federation(InProcessEngine(), names["app"], client, 3)  # type: ignore[arg-type]
     assert len(seen) == 1
     assert len(code.strip().splitlines()) <= 18
+
+
+def test_the_backdoors_are_a_scenarios(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    path = tmp_path / "x.yaml"
+    path.write_text(f"name: x\ndata: {{name: gtsrb}}\n{text}")
+    assert [backdoor.sources for backdoor in load_scenario(path).backdoors] == [None, (14, 17)]
 
 
 def test_every_defense_is_in_the_table() -> None:
