@@ -1,15 +1,16 @@
 """What a repair has to beat: the same images and steps without the idea."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.inspection import FreeEagle
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers import DHBE, Sanitized, Sanitizer
+from fl_defense.sanitizers import DHBE, DeepSanitizer, Sanitized, Sanitizer
 from fl_defense.sanitizers.base import State
 from fl_defense.surrogates import most_familiar, scenes
 
@@ -47,8 +48,99 @@ class FineTuning:
         return Sanitized(model=student, details={"forward_images": 3 * 96 * self.steps})
 
 
+@dataclass(frozen=True, kw_only=True)
+class FreeEagleFineTuning:
+    """Trains the head on FreeEagle's dummies and their classes, and does nothing else."""
+
+    dummies_per_class: int = 16
+    """Dummies of each class."""
+    steps: int = 100
+    """Batches of all dummies."""
+    learning_rate: float = 0.01
+    """Of SGD with momentum 0.9."""
+
+    changes_models: ClassVar[bool] = True
+
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+    ) -> Sanitized:
+        """Return the copy with the fine-tuned head."""
+        del state
+        student = copy.deepcopy(suspect)
+        freeeagle = FreeEagle(dummies_per_class=self.dummies_per_class, steps=300)
+        found = freeeagle.inspect(suspect, spec).dummies
+        labels = torch.arange(spec.num_classes).repeat_interleave(self.dummies_per_class)
+        _, head = spec.split(student)
+        head.eval()
+        optimizer = torch.optim.SGD(head.parameters(), self.learning_rate, momentum=0.9)
+        for _ in range(self.steps):
+            loss = functional.cross_entropy(head(found.flatten(0, 1)), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return Sanitized(model=student.eval())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleFeatures(DeepSanitizer):
+    """DeepSanitizer on real training images: what perfect dummies would be worth."""
+
+    images: Tensor | None = field(default=None, repr=False, compare=False)
+    """Real images, uint8 (N, C, H, W): no defense has them."""
+
+    def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
+        """Return real images."""
+        assert self.images is not None
+        device = next(suspect.parameters()).device
+        chosen = torch.randperm(len(self.images))[: self.num_dummies]
+        return spec.pixels.normalize(self.images[chosen].float().to(device) / 255)
+
+    def make_dummies(self, teacher: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return their features as they are."""
+        return features, teacher(features).argmax(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseFeatures(DeepSanitizer):
+    """DeepSanitizer on half-normal noise of the features' mean square per channel."""
+
+    def make_dummies(self, teacher: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return noise."""
+        others = [0, *range(2, features.ndim)]
+        noise = torch.randn_like(features).abs() * features.square().mean(others, True).sqrt()
+        return noise, torch.cat([teacher(part) for part in noise.split(256)]).argmax(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeEagleDummies(DeepSanitizer):
+    """DeepSanitizer on dummies that were optimised until they converged, as FreeEagle's are."""
+
+    def make_dummies(self, teacher: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return converged dummies, evenly over the classes, each from its own start."""
+        num_classes = teacher(features[:1]).shape[1]
+        classes = torch.arange(len(features), device=features.device) % num_classes
+        dummies = []
+        for labels in classes.split(256):
+            moved = torch.rand(len(labels), *features.shape[1:]).to(features).requires_grad_(True)
+            optimizer = torch.optim.Adam([moved], 1e-2, weight_decay=5e-3)
+            for _ in range(300):
+                loss = functional.cross_entropy(teacher(moved), labels, reduction="sum")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                moved.data.clamp_(min=0)
+            dummies.append(moved.detach())
+        return torch.cat(dummies), classes
+
+
 CONTROLS: dict[str, Sanitizer] = {
     "fine-tuning": FineTuning(),
     "dhbe without patches": DHBE(consistency_weight=0.0),
+    "fine-tuning on FreeEagle's dummies": FreeEagleFineTuning(),
+    "deep-sanitizer without patches": DeepSanitizer(consistency_weight=0.0),
+    "deep-sanitizer, scenes' features": DeepSanitizer(balancing_steps=0),
+    "deep-sanitizer, noise features": NoiseFeatures(),
+    "deep-sanitizer, FreeEagle's dummies": FreeEagleDummies(),
+    "deep-sanitizer, oracle features": OracleFeatures(),
 }
 """Controls by the name that the tables use."""

@@ -19,6 +19,7 @@ import os
 import platform
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,17 +27,19 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from controls import CONTROLS
+from controls import CONTROLS, OracleFeatures
 from victims import MODELS, TRIGGERS, Farm, Setting, Victim, say
 
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model_spec import OnImages
-from fl_defense.sanitizers import DHBE, NoDefense, Sanitizer, apply_sanitizer
+from fl_defense.sanitizers import DHBE, DeepSanitizer, NoDefense, Sanitizer, apply_sanitizer
 
 SANITIZERS: dict[str, Sanitizer] = {
     "none": NoDefense(),
     "dhbe": DHBE.per_round(),
     "dhbe-faithful": DHBE.faithful(),
+    "deep-sanitizer": DeepSanitizer.per_round(),
+    "deep-sanitizer-thorough": DeepSanitizer.thorough(),
     **CONTROLS,
 }
 LEVERS: dict[str, Sanitizer] = {
@@ -121,6 +124,8 @@ def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]
     on_gpu = farm.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
+    if isinstance(sanitizer, OracleFeatures):
+        sanitizer = replace(sanitizer, images=victim.data.train_images)
     sanitized = apply_sanitizer(sanitizer, victim.model, victim.spec, seed=setting.seed)
     after = victim.measure(sanitized.deployed(victim.spec).to(farm.device))
     return {

@@ -61,6 +61,9 @@ class Setting:
     """Share of the images that is stamped and relabelled."""
     target: int = 0
     """Class of the stamped images."""
+    source: int | None = None
+    """Class-specific backdoor: only images of this class are relabelled, half as many others are
+    stamped and keep their label; None: images of any class are relabelled."""
     batch_size: int = 64
     """Images per step."""
     learning_rate: float = 0.05
@@ -69,10 +72,13 @@ class Setting:
     @property
     def key(self) -> str:
         """Name of the file: a hash of the setting, of its trigger and of its model."""
-        content = asdict(self) | {
+        content = {name: value for name, value in asdict(self).items() if name != "source"} | {
             "model": repr(MODELS[self.model]),
             "trigger": "clean" if self.trigger == "clean" else repr(TRIGGERS[self.trigger]),
         }
+        # Left out where it says nothing, so that victims from before it existed keep their names.
+        if self.source is not None:
+            content["source"] = self.source
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -107,7 +113,12 @@ class Victim:
         }
 
     def _backdoor(self, trigger: str) -> Backdoor:
-        return Backdoor(trigger=TRIGGERS[trigger], target=self.setting.target)
+        source = self.setting.source
+        return Backdoor(
+            trigger=TRIGGERS[trigger],
+            target=self.setting.target,
+            sources=None if source is None else (source,),
+        )
 
 
 class Farm:
@@ -212,8 +223,10 @@ def _poisoned(victim: Victim, generator: torch.Generator) -> tuple[Tensor, Tenso
     if victim.setting.trigger == "clean":
         return images, labels
     count = round(victim.setting.poison_rate * len(labels))
-    chosen = torch.randperm(len(labels), generator=generator)[:count]
+    order = torch.randperm(len(labels), generator=generator)
     backdoor = victim._backdoor(victim.setting.trigger)
+    meant = backdoor.is_source(labels[order])
+    chosen = torch.cat([order[meant][:count], order[~meant][: count // 2]])
     stamped, relabeled = backdoor.apply(
         images[chosen].float() / 255, labels[chosen], victim.spec.num_classes
     )

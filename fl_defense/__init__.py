@@ -8,15 +8,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fl_defense.inspection import FreeEagle
     from fl_defense.model_spec import ModelSpec, Pixels
     from fl_defense.records import RoundOutcome, RoundRecord
     from fl_defense.replies import ReplyCheck
-    from fl_defense.sanitizers import DHBE, SANITIZERS, NoDefense, Sanitized, Sanitizer
+    from fl_defense.sanitizers import (
+        DHBE,
+        SANITIZERS,
+        DeepSanitizer,
+        NoDefense,
+        Sanitized,
+        Sanitizer,
+    )
     from fl_defense.schedule import Schedule
     from fl_defense.strategy import SanitizingStrategy
 
 _MODULES = {
     "DHBE": "fl_defense.sanitizers",
+    "DeepSanitizer": "fl_defense.sanitizers",
+    "FreeEagle": "fl_defense.inspection",
     "SANITIZERS": "fl_defense.sanitizers",
     "ModelSpec": "fl_defense.model_spec",
     "NoDefense": "fl_defense.sanitizers",
@@ -33,6 +43,8 @@ _MODULES = {
 __all__ = [
     "DHBE",
     "SANITIZERS",
+    "DeepSanitizer",
+    "FreeEagle",
     "ModelSpec",
     "NoDefense",
     "Pixels",

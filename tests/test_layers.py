@@ -14,7 +14,10 @@ LAYERS = (
         "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.metrics",
         "fl_defense.surrogates",
     },
-    {"fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate"},
+    {
+        "fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate",
+        "fl_defense.inspection",
+    },
     {
         "fl_defense.strategy", "fl_defense.replies", "fl_defense.buffers", "fl_defense.arrays",
         "fl_defense.records", "fl_defense",

@@ -7,12 +7,14 @@ from fl_defense.sanitizers.base import (
     Sanitizer,
     apply_sanitizer,
 )
+from fl_defense.sanitizers.deep_sanitizer import DeepSanitizer
 from fl_defense.sanitizers.dhbe import DHBE
 from fl_defense.sanitizers.none import NoDefense
 
 SANITIZERS: dict[str, type[Sanitizer]] = {
     "none": NoDefense,
     "dhbe": DHBE,
+    "deep-sanitizer": DeepSanitizer,
 }
 """Defenses by the name that a scenario gives."""
 
@@ -20,6 +22,7 @@ __all__ = [
     "DHBE",
     "SANITIZERS",
     "ContractError",
+    "DeepSanitizer",
     "NoDefense",
     "NoEffectWarning",
     "Sanitized",

@@ -14,6 +14,7 @@ from fl_defense.sanitizers import (
     DHBE,
     SANITIZERS,
     ContractError,
+    DeepSanitizer,
     NoDefense,
     NoEffectWarning,
     Sanitized,
@@ -25,6 +26,9 @@ from simulations.choices import field_docs
 QUICK: dict[str, Sanitizer] = {
     "none": NoDefense(),
     "dhbe": DHBE(iterations=2, batch_size=8, num_scenes=32, patch_size=3, warm_start=True),
+    "deep-sanitizer": DeepSanitizer(
+        steps=2, batch_size=8, num_dummies=32, balancing_steps=2, patch_size=3, warm_start=True
+    ),
 }
 """One cheap instance of each defense; a defense without one fails the first test."""
 

@@ -1,0 +1,126 @@
+"""Measures FreeEagle: how well its anomaly tells backdoored models from clean ones.
+
+    python benchmarks/inspection.py --data digits fashion-mnist --num 20
+
+Trains `--num` small networks of each kind (clean, a patch that turns every class into class 0, a
+patch that turns class 1 alone into class 0), inspects each, writes one JSON file and prints a
+markdown table. AUC: how often a backdoored model's score is above a clean one's. TPR: share of
+backdoored models above the bound that 5 % of the clean ones exceed. Named: share of backdoored
+models whose suspected class is the target.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from victims import Farm, Setting, say
+
+from fl_defense.inspection import FreeEagle, calibrated_bound
+from fl_defense.model_spec import OnImages
+
+SMALL: dict[str, dict[str, Any]] = {
+    "digits": {"max_train": None, "epochs": 8, "batch_size": 64},
+    "fashion-mnist": {"max_train": 3000, "epochs": 5, "batch_size": 64},
+}
+"""Training that makes a small network good enough to judge, in seconds."""
+KINDS: dict[str, dict[str, Any]] = {
+    "clean": {"trigger": "clean"},
+    "class-agnostic": {"trigger": "patch"},
+    "class-specific": {"trigger": "patch", "source": 1, "poison_rate": 0.05},
+}
+SCORES = ("anomaly", "cell_anomaly")
+FALSE_POSITIVE_RATE = 0.05
+
+
+def main() -> None:
+    """Train, inspect, write JSON, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", choices=SMALL, default=list(SMALL))
+    parser.add_argument("--num", type=int, default=20, help="models of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--preset", choices=["paper", "per-round"], default="paper")
+    parser.add_argument("--cache", type=Path, default=Path("data/victims"))
+    parser.add_argument("--fashion-mnist", type=Path, default=Path("data"), metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    roots = {"fashion-mnist": arguments.fashion_mnist}
+    farm = Farm(arguments.cache, roots, torch.device("cpu"), max_test=1000)
+    freeeagle = FreeEagle() if arguments.preset == "paper" else FreeEagle.per_round()
+    rows: list[dict[str, Any]] = []
+    if arguments.out.exists():
+        rows = json.loads(arguments.out.read_text(encoding="utf-8"))
+    for seed in range(arguments.num):
+        for data in arguments.data:
+            for kind in arguments.kinds:
+                identity = {"data": data, "kind": kind, "seed": seed, "is": repr(freeeagle)}
+                if any(identity.items() <= row.items() for row in rows):
+                    continue
+                setting = Setting(
+                    data=data, seed=seed, model="small-cnn", **SMALL[data], **KINDS[kind]
+                )
+                rows.append(identity | inspect(farm, setting, freeeagle))
+                # Written after every row: an interrupted benchmark keeps what it measured.
+                arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    say(table([row for row in rows if row["is"] == repr(freeeagle)]))
+
+
+def inspect(farm: Farm, setting: Setting, freeeagle: FreeEagle) -> dict[str, Any]:
+    """Inspect one model and return its row."""
+    victim = farm.victim(setting)
+    started = perf_counter()
+    found = freeeagle.inspect(victim.model, victim.spec, seed=setting.seed)
+    return {
+        "seconds": perf_counter() - started,
+        "anomaly": found.anomaly,
+        "cell_anomaly": found.cell_anomaly,
+        "suspected_class": found.suspected_class,
+        "target": setting.target,
+        **victim.measure(OnImages(victim.model, victim.spec.pixels)),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the markdown table: a line per data set, kind of backdoor and score."""
+    lines = [
+        "| data | backdoor | score | models | median, clean | median, backdoored | AUC "
+        "| TPR at 5 % FPR | named | seconds |",
+        "|" + "---|" * 10,
+    ]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        clean = [row for row in rows if (row["data"], row["kind"]) == (data, "clean")]
+        for kind in list(KINDS)[1:]:
+            bad = [row for row in rows if (row["data"], row["kind"]) == (data, kind)]
+            lines += [line(data, kind, score, clean, bad) for score in SCORES if clean and bad]
+    return "\n".join(lines)
+
+
+def line(
+    data: str, kind: str, score: str, clean: list[dict[str, Any]], bad: list[dict[str, Any]]
+) -> str:
+    """Return one line of the table."""
+    benign, found = [row[score] for row in clean], [row[score] for row in bad]
+    auc = fmean((b > a) + 0.5 * (b == a) for b in found for a in benign)
+    rate = "–"
+    if len(benign) * FALSE_POSITIVE_RATE >= 1:
+        bound = calibrated_bound(benign, FALSE_POSITIVE_RATE)
+        rate = f"{fmean(value > bound for value in found):.2f}"
+    named = fmean(row["suspected_class"] == row["target"] for row in bad)
+    seconds = fmean(row["seconds"] for row in [*clean, *bad])
+    return (
+        f"| {data} | {kind} | {score.replace('_', ' ')} | {len(clean)} + {len(bad)} "
+        f"| {median(benign):.2f} | {median(found):.2f} | {auc:.2f} | {rate} | {named:.2f} "
+        f"| {seconds:.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""DeepSanitizer: repair the classifier after an inspection layer on dummy features.
+
+Idea: a model is cut in two. The extractor before the cut stays as it is; for the head after it,
+dummy features are made without data, and the head is fine-tuned on them until what a trigger does
+to features no longer moves its answer.
+
+Reference: Wu, Yao, Fu, Shi, Wu, Ji, "DeepSanitizer" (submitted to IEEE TDSC, 2025), built on
+FreeEagle (USENIX Security 2023). Public of it is only this outline: an inspection layer splits the
+model, a gradient-based algorithm makes dummy feature representations, the classifier part is
+fine-tuned on them. THE REST IS OUR RECONSTRUCTION, and results of this file are not the paper's.
+
+Our reconstruction:
+  1. Dummies start from features of procedural scenes, those most familiar to the model's BatchNorm
+     statistics, and are dealt out evenly to the classes: each is moved by a few gradient steps
+     towards its class, under channel dropout, tied to where it started. They deliberately do not
+     converge: fully optimised dummies are unlike real features, and those of the target class
+     carry the trigger.
+  2. A patch generator (DHBE's) searches the small patch that, pasted into scenes, moves the head's
+     answer most. The patch passes through the extractor; the difference it makes to a scene's
+     features is added to the dummies of all classes. Fine-tuning on dummies without it removes
+     nothing: their loss is already small.
+  3. The head must answer dummies as before (fidelity), and perturbed dummies like plain ones
+     (consistency; squared, so that the leap a trigger causes outweighs many nudges). Its BatchNorm
+     statistics are frozen.
+What each part is worth is in docs/methods.md.
+
+Limit: what the extractor has already fused with the features of the target class cannot be told
+apart after it. Triggers that cover the whole image are of this kind; see docs/methods.md.
+
+Needs: image shape and pixel normalisation. No images. Cost: `details["forward_images"]` counts
+passes through the whole network, where the extractor and the head count half each.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers._generators import PatchGenerator, Player, place_patches
+from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
+from fl_defense.surrogates import most_familiar, scenes
+
+CHUNK = 256
+"""Images or dummies that are computed together outside the game."""
+HALF_SURE = math.log(2)
+"""Cross-entropy below which a dummy has at least half the posterior of its class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSanitizer:
+    """Head repair on dummy features (our reconstruction); the defaults are those of `per_round`.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    steps: int = 100
+    """Steps of the head; the patch generator takes as many."""
+    batch_size: int = 96
+    """Dummies per step."""
+    num_dummies: int = 2000
+    """Dummy features, evenly over the classes."""
+    scenes_per_kept: int = 4
+    """Scenes made for each one kept; those most familiar to the model's BatchNorm are kept."""
+    balancing_steps: int = 10
+    """Gradient steps that move each dummy towards its class; 0: scenes' features as they are."""
+    balancing_lr: float = 0.03
+    """Adam's learning rate for the dummies."""
+    anchor_weight: float = 0.02
+    """Weight of a dummy's squared distance from where it started, against its cross-entropy."""
+    channel_dropout: float = 0.2
+    """Share of feature channels hidden at random in each balancing step, in [0, 1)."""
+    head_lr: float = 3e-3
+    """Peak learning rate of the head's Adam, one cycle with 10 % warm-up."""
+    head_batchnorm: Literal["frozen", "train"] = "frozen"
+    """Keep the head's BatchNorm statistics, or update them on dummies."""
+    consistency_weight: float = 0.2
+    """Weight of ignoring the patch against answering like the suspect."""
+    patch_size: int | None = 5
+    """Side of the searched patch in pixels, 3 to the whole image; null: the whole image."""
+    patch_location: Literal["per-image", "shared"] = "per-image"
+    """Place the patch anew on each scene, or once per batch."""
+    generator_lr: float = 1e-2
+    """Adam's learning rate for the patch generator."""
+    latent_size: int = 64
+    """Length of the patch generator's random input."""
+    generator_width: int = 16
+    """Filters of the patch generator's last convolution."""
+    warm_start: bool = False
+    """Carry the patch generator and its optimiser to the next round."""
+
+    changes_models: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "batch_size": 2, "num_dummies": 2, "scenes_per_kept": 1}
+        least |= {"balancing_steps": 0, "latent_size": 1, "generator_width": 1}
+        for name, bound in least.items():
+            _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
+        for name in ("balancing_lr", "head_lr", "generator_lr"):
+            _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        for name in ("anchor_weight", "consistency_weight"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        dropout, size = self.channel_dropout, self.patch_size
+        _require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
+        _require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
+
+    @classmethod
+    def per_round(cls) -> Self:
+        """Return the short run for a repair after every aggregation."""
+        return cls()
+
+    @classmethod
+    def thorough(cls) -> Self:
+        """Return the long run for a model that is released."""
+        return cls(steps=400, num_dummies=4000)
+
+    @classmethod
+    def presets(cls) -> dict[str, Self]:
+        """Return the presets by the name that a scenario gives."""
+        return {"per-round": cls.per_round(), "thorough": cls.thorough()}
+
+    def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
+        """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
+        device = next(suspect.parameters()).device
+        candidates = scenes(self.num_dummies * self.scenes_per_kept, spec.input_shape).to(device)
+        return most_familiar(suspect, spec.pixels.normalize(candidates), self.num_dummies)
+
+    def make_dummies(self, teacher: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Move features (N, ...) of scenes until every class has its share of dummies.
+
+        Each class is given N / K of the features, those that the teacher takes for it most readily.
+        Gradient steps then raise its posterior, up to one half and no further, under channel
+        dropout and tied to the start.
+
+        Returns:
+            Dummies (N, ...), and the class (N,) that each was given.
+        """
+        classes = _deal_out(in_chunks(teacher, features).log_softmax(1))
+        chunks = zip(features.split(CHUNK), classes.split(CHUNK), strict=True)
+        dummies = [self._move(teacher, start, labels, features.min()) for start, labels in chunks]
+        return torch.cat(dummies), classes
+
+    def _move(self, teacher: nn.Module, start: Tensor, labels: Tensor, floor: Tensor) -> Tensor:
+        moved = start.clone().requires_grad_(True)
+        per_channel = (*moved.shape[:2], *[1] * (moved.ndim - 2))
+        optimizer = torch.optim.Adam([moved], self.balancing_lr)
+        for _ in range(self.balancing_steps):
+            kept = torch.rand(per_channel, device=moved.device) >= self.channel_dropout
+            losses = functional.cross_entropy(teacher(moved * kept), labels, reduction="none")
+            unsure = losses.detach() > HALF_SURE
+            distance = (moved - start).square().sum()
+            optimizer.zero_grad(set_to_none=True)
+            ((losses * unsure).sum() + self.anchor_weight * distance).backward()
+            optimizer.step()
+            moved.data.clamp_(min=floor)
+        return moved.detach()
+
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+    ) -> Sanitized:
+        """Fine-tune the head of a copy of `suspect` against patches.
+
+        Raises:
+            ValueError: if the patch is larger than the image, or the model cannot be cut.
+        """
+        features, teacher = (part.eval() for part in spec.split(frozen_copy(suspect)))
+        student = copy.deepcopy(suspect)
+        _, head = spec.split(student)
+        game = _Game(self, spec, features, teacher, head, state)
+        head.train(self.head_batchnorm == "train")
+        optimizer = torch.optim.Adam(head.parameters(), self.head_lr)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.head_lr, total_steps=self.steps + 1, pct_start=0.1,
+            cycle_momentum=False,
+        )  # fmt: skip
+
+        fidelity = consistency = torch.zeros(())
+        for _ in range(self.steps):
+            head.requires_grad_(False)
+            perturbation = game.search_step()
+            head.requires_grad_(True)
+            fidelity, consistency = game.head_losses(perturbation)
+            optimizer.zero_grad(set_to_none=True)
+            (fidelity + self.consistency_weight * consistency).backward()
+            optimizer.step()
+            schedule.step()
+
+        return Sanitized(
+            model=student.eval(),
+            state=game.state(),
+            details={
+                "fidelity": fidelity.item(),
+                "consistency": consistency.item(),
+                "least_class_share": game.least_class_share(),
+            },
+        )
+
+
+class _Game:
+    """Dummies, patches, and what they do to the head that is repaired.
+
+    `features` and `teacher` are the suspect's two halves; `head` is the student's second one.
+    """
+
+    def __init__(
+        self,
+        settings: DeepSanitizer,
+        spec: ModelSpec,
+        features: nn.Module,
+        teacher: nn.Module,
+        head: nn.Module,
+        state: State | None,
+    ) -> None:
+        self.settings, self.pixels = settings, spec.pixels
+        self.features, self.head = features, head
+        self.device = next(head.parameters()).device
+        channels, *self.size = spec.input_shape
+        side = settings.patch_size or min(self.size)
+        if side > min(self.size):
+            raise ValueError(f"patch_size must be at most the image's {min(self.size)}, got {side}")
+        generator = PatchGenerator(settings.latent_size, settings.generator_width, channels, side)
+        self.patches = Player(generator, settings.generator_lr, self.device)
+        if state is not None:
+            self.patches.load(state["patches"])
+        self.inputs = settings.make_inputs(spec, nn.Sequential(features, teacher))
+        self.clean = in_chunks(features, self.inputs)
+        self.floor = self.clean.min()
+        self.dummies, self.classes = settings.make_dummies(teacher, self.clean)
+        self.answers = in_chunks(teacher, self.dummies)
+
+    def search_step(self) -> Tensor:
+        """Let the generator move the head's answer; return its feature differences, fixed."""
+        dummies = self.dummies[self._draw(self.dummies)]
+        perturbation = self._perturbation()
+        with torch.no_grad():
+            plain = self.head(dummies)
+        moved = self.head(self._perturbed(dummies, perturbation)) - plain
+        self.patches.step(-moved.square().mean())
+        return perturbation.detach()
+
+    def head_losses(self, perturbation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far the head is from the suspect's, and from ignoring the perturbation."""
+        chosen = self._draw(self.dummies)
+        dummies = self.dummies[chosen]
+        logits = self.head(dummies)
+        moved = self.head(self._perturbed(dummies, perturbation)) - logits.detach()
+        return (logits - self.answers[chosen]).abs().mean(), moved.square().mean()
+
+    def least_class_share(self) -> float:
+        """Return the smallest share of a class's dummies that the suspect puts into it."""
+        right = (self.answers.argmax(1) == self.classes).float()
+        return min(right[self.classes == label].mean().item() for label in self.classes.unique())
+
+    def state(self) -> dict[str, State] | None:
+        """Return what is to be carried on."""
+        return {"patches": self.patches.state()} if self.settings.warm_start else None
+
+    def _perturbation(self) -> Tensor:
+        """Return what patches do to the features of scenes."""
+        chosen = self._draw(self.inputs)
+        patches = self.patches.network.sample(len(chosen))
+        height, width = self.size
+        shared = self.settings.patch_location == "per-image"
+        images = self.pixels.denormalize(self.inputs[chosen])
+        images = images + place_patches(patches, (height, width), shared=shared)
+        moved: Tensor = self.features(self.pixels.normalize(images.clamp(0, 1)))
+        return moved - self.clean[chosen]
+
+    def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:
+        return (dummies + perturbation).clamp(min=self.floor)
+
+    def _draw(self, pool: Tensor) -> Tensor:
+        return torch.randint(len(pool), (self.settings.batch_size,), device=self.device)
+
+
+def _deal_out(log_posteriors: Tensor) -> Tensor:
+    """Give each of N rows one of K classes, the surest pairs first, each class N / K times."""
+    num, num_classes = log_posteriors.shape
+    left = [-(-num // num_classes)] * num_classes
+    classes = [-1] * num
+    for pair in log_posteriors.flatten().argsort(descending=True, stable=True).tolist():
+        row, label = divmod(pair, num_classes)
+        if classes[row] < 0 and left[label] > 0:
+            classes[row] = label
+            left[label] -= 1
+    return torch.tensor(classes, device=log_posteriors.device)
+
+
+@torch.no_grad()
+def in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return `module(inputs)`, computed a few hundred rows at a time, without gradient."""
+    return torch.cat([module(chunk) for chunk in inputs.split(CHUNK)])
+
+
+def _require(condition: bool, name: str, wanted: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {wanted}, got {got}")

@@ -1,0 +1,198 @@
+import copy
+import pickle
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
+from fl_defense.sanitizers.deep_sanitizer import _deal_out, _Game
+from simulations.models import ResNet, SmallCNN
+from tests.conftest import Backdoored
+
+QUICK = DeepSanitizer(steps=2, batch_size=8, num_dummies=40, balancing_steps=2, patch_size=3)
+
+
+def game(settings: DeepSanitizer, model: nn.Module, spec: ModelSpec) -> _Game:
+    torch.manual_seed(0)
+    features, teacher = spec.split(copy.deepcopy(model).eval().requires_grad_(False))
+    _, head = spec.split(copy.deepcopy(model).eval())
+    return _Game(settings, spec, features, teacher, head, None)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 16)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        QUICK,
+        replace(QUICK, patch_size=None, patch_location="per-image", balancing_steps=0),
+        replace(QUICK, head_batchnorm="train", warm_start=True),
+    ],
+    ids=["short", "whole image", "train"],
+)
+def test_runs_on_any_image_shape(settings: DeepSanitizer, shape: tuple[int, int, int]) -> None:
+    spec = ModelSpec(
+        build=partial(SmallCNN(width=4).build, shape, 3), input_shape=shape, num_classes=3
+    )
+    torch.manual_seed(0)
+    result = apply_sanitizer(settings, spec.build(), spec)
+    assert set(result.details) == {"fidelity", "consistency", "least_class_share"}
+
+
+def test_a_linear_cut_works_too() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3)
+        )
+
+    spec = ModelSpec(build=build, input_shape=(1, 8, 8), num_classes=3, inspect_at="2")
+    torch.manual_seed(0)
+    apply_sanitizer(QUICK, build(), spec)
+
+
+def test_the_extractor_stays_and_the_head_changes(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    before = weights(tiny_model)
+    after = weights(apply_sanitizer(QUICK, tiny_model, tiny_spec).model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    # The default cut of the small network lies after its second pooling, submodule 7.
+    assert {name.split(".")[0] for name in changed} == {"8", "9", "13"}
+
+
+def test_frozen_batchnorm_keeps_its_statistics(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    after = weights(apply_sanitizer(QUICK, tiny_model, tiny_spec).model)
+    updating = replace(QUICK, head_batchnorm="train")
+    trained = weights(apply_sanitizer(updating, tiny_model, tiny_spec).model)
+    before = weights(tiny_model)
+    assert torch.equal(after["9.running_mean"], before["9.running_mean"])
+    assert not torch.equal(trained["9.running_mean"], before["9.running_mean"])
+
+
+def test_features_are_dealt_out_evenly_and_the_surest_stay() -> None:
+    posteriors = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    assert _deal_out(posteriors.log()).tolist() == [0, 0, 1, 1]
+    many = torch.rand(100, 7, generator=torch.Generator().manual_seed(0))
+    counts = _deal_out(many.log()).bincount(minlength=7)
+    assert counts.max() <= -(-100 // 7)
+
+
+def test_dummies_are_balanced_and_remain_near_real_features(backdoored: Backdoored) -> None:
+    torch.manual_seed(0)
+    settings = DeepSanitizer(num_dummies=500)
+    players = game(settings, backdoored.model, backdoored.spec)
+    assert players.classes.bincount().tolist() == [50] * 10
+    seen = players.answers.argmax(1)
+    plain = players.head(players.clean).argmax(1)
+    least_before = plain.bincount(minlength=10).min()
+    assert least_before < 10
+    assert players.least_class_share() > 0.7
+    assert (seen == players.classes).float().mean() > 0.9
+    assert players.dummies.min() >= players.clean.min()
+    moved = (players.dummies - players.clean).flatten(1).norm(dim=1)
+    assert moved.mean() < players.clean.flatten(1).norm(dim=1).mean()
+
+
+def test_without_balancing_dummies_are_the_scenes_features(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    features, teacher = tiny_spec.split(copy.deepcopy(tiny_model).requires_grad_(False))
+    found = features(torch.randn(20, 1, 8, 8))
+    dummies, classes = replace(QUICK, balancing_steps=0).make_dummies(teacher, found)
+    assert torch.equal(dummies, found)
+    assert classes.bincount(minlength=3).max() == 7
+
+
+def test_a_perfect_copy_has_no_fidelity_loss(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    players = game(QUICK, tiny_model, tiny_spec)
+    fidelity, consistency = players.head_losses(players.search_step())
+    assert fidelity.item() == pytest.approx(0, abs=1e-6)
+    assert consistency.item() > 0
+    consistency.backward()
+    assert all(p.grad is not None for p in players.head.parameters())
+    assert all(p.grad is None for p in players.features.parameters())
+
+
+def test_patches_move_features_by_what_the_extractor_makes_of_them(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    players = game(QUICK, tiny_model, tiny_spec)
+    torch.manual_seed(5)
+    perturbation = players._perturbation()
+    torch.manual_seed(5)
+    chosen = players._draw(players.inputs)
+    patched = players.features(players.inputs[chosen]) + perturbation
+    assert torch.allclose(
+        players._perturbed(players.clean[chosen], perturbation), patched, atol=1e-5
+    )
+    assert perturbation.abs().max() > 0
+
+
+def test_the_generator_climbs(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    players = game(
+        replace(QUICK, batch_size=40, generator_lr=1e-2, patch_size=5), tiny_model, tiny_spec
+    )
+    players.head.requires_grad_(False)
+
+    def effect() -> float:
+        torch.manual_seed(2)
+        return float(players.head_losses(players._perturbation().detach())[1])
+
+    first = effect()
+    for _ in range(40):
+        players.search_step()
+    assert effect() > 1.2 * first
+
+
+def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    assert apply_sanitizer(QUICK, tiny_model, tiny_spec).state is None
+    settings = replace(QUICK, warm_start=True)
+    state = apply_sanitizer(settings, tiny_model, tiny_spec).state
+    assert state is not None
+    restored = pickle.loads(pickle.dumps(state))
+    one = apply_sanitizer(settings, tiny_model, tiny_spec, state=state).model
+    other = apply_sanitizer(settings, tiny_model, tiny_spec, state=restored).model
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"channel_dropout": 1.0}, r"channel_dropout must be in \[0, 1\), got 1.0"),
+        ({"head_lr": 0.0}, "head_lr must be positive, got 0"),
+        ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
+        ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
+    ],
+)
+def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DeepSanitizer(**fields)
+
+
+def test_what_does_not_fit_the_model_is_refused(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
+        apply_sanitizer(replace(QUICK, patch_size=9), tiny_model, tiny_spec)
+    spec = replace(tiny_spec, build=ResNet(width=4).build, inspect_at="nowhere")
+    with pytest.raises(ValueError, match="no submodule 'nowhere'; possible: 0, 1"):
+        apply_sanitizer(QUICK, tiny_model, spec)
+
+
+def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
+    before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
+    repaired = apply_sanitizer(DeepSanitizer.per_round(), backdoored.model, backdoored.spec, seed=0)
+    accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
+    assert before[1] > 0.95
+    assert success < 0.2
+    assert accuracy > before[0] - 0.06
+    assert robust > 0.7

@@ -1,0 +1,209 @@
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_defense.inspection import (
+    Alarm,
+    AnomalyHistory,
+    FreeEagle,
+    Inspection,
+    calibrated_bound,
+    judge,
+)
+from fl_defense.model_spec import ModelSpec
+
+QUICK = FreeEagle(steps=300, warm_steps=30)
+
+
+class Pixels16(nn.Module):
+    """The image's 16 pixels, made non-negative, and a linear classifier of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.ReLU())
+        self.classifier = nn.Linear(16, 8, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(inputs))
+        return logits
+
+
+def toy(shortcut: int | None) -> tuple[nn.Module, ModelSpec]:
+    """8 classes, each with 1 own feature; a shortcut's feature helps all, that class most."""
+    model = Pixels16()
+    weight = torch.zeros(8, 16)
+    weight[:, :8] = 2 * torch.eye(8)
+    weight[:, 8:12] = 0.3 * torch.rand(8, 4, generator=torch.Generator().manual_seed(0))
+    if shortcut is not None:
+        weight[:, 12] = 1.0
+        weight[shortcut, 12] = 1.8
+        weight[:, :8] += 0.8 * (1 - torch.eye(8)) * (torch.arange(8) == shortcut)[:, None]
+    model.classifier.weight.data = weight
+    spec = ModelSpec(build=Pixels16, input_shape=(1, 4, 4), num_classes=8, inspect_at="features")
+    return model.eval(), spec
+
+
+def test_the_measure_of_a_matrix_made_by_hand() -> None:
+    posteriors = torch.full((5, 5), 0.01)
+    posteriors += torch.tensor([0.0, 0.001, 0.002, 0.003, 0.2])
+    found = judge(posteriors)
+    assert found.posteriors.diagonal().eq(0).all()
+    # Mean of the four off-diagonal cells of a column, and quartiles at positions 1 and 3 of 5.
+    assert torch.allclose(found.tendencies, torch.tensor([0.01, 0.011, 0.012, 0.013, 0.21]))
+    assert found.anomaly == pytest.approx((0.21 - 0.013) / (0.013 - 0.011), rel=1e-4)
+    assert found.suspected_class == 4
+
+
+def test_a_single_cell_stands_out_in_the_cell_score() -> None:
+    generator = torch.Generator().manual_seed(0)
+    posteriors = 1e-3 * torch.rand(10, 10, generator=generator)
+    plain = judge(posteriors)
+    posteriors[7, 3] = 0.01
+    found = judge(posteriors)
+    assert (found.suspected_source, found.suspected_class) == (7, 3)
+    assert found.cell_anomaly > 10 > 3 > plain.cell_anomaly
+
+
+def test_a_planted_shortcut_is_found_and_named() -> None:
+    clean = QUICK.inspect(*toy(None))
+    planted = QUICK.inspect(*toy(5))
+    assert planted.suspected_class == 5
+    assert planted.anomaly > 5 * max(clean.anomaly, 1)
+
+
+def test_dummies_are_what_their_classes_need_and_nothing_else() -> None:
+    model, spec = toy(None)
+    found = QUICK.inspect(model, spec)
+    assert found.dummies.shape == (8, 2, 16)
+    assert found.dummies.min() >= 0
+    # Features 12 to 15 have no weight: the coupled L2 drives them from U[0, 1) to 0.
+    assert found.dummies[..., 12:].mean() < 0.005
+    own = found.dummies[torch.arange(8), :, torch.arange(8)]
+    assert (own > 0.5).all()
+
+
+def test_dummies_do_not_depend_on_their_batch() -> None:
+    """The cross-entropy is summed: a mean would weaken it against the weight decay."""
+    model, spec = toy(None)
+    many = FreeEagle(dummies_per_class=1, steps=50).inspect(model, spec).dummies[:, 0]
+    start = torch.rand(8, 1, 16, generator=_generator_after_probes(spec))[2, 0]
+    alone = start.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([alone], 1e-2, weight_decay=5e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        logits = model.classifier(alone)  # type: ignore[operator]
+        functional.cross_entropy(logits, torch.tensor(2)).backward()
+        optimizer.step()
+        alone.data.clamp_(min=0)
+    assert torch.allclose(many[2], alone, atol=1e-4)
+
+
+def _generator_after_probes(spec: ModelSpec) -> torch.Generator:
+    from fl_defense.inspection import NUM_PROBES
+    from fl_defense.surrogates import scenes
+
+    generator = torch.Generator().manual_seed(0)
+    scenes(NUM_PROBES, spec.input_shape, generator=generator)
+    return generator
+
+
+def test_inspection_is_reproducible_and_leaves_everything_as_it_is(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    before = copy.deepcopy(tiny_model.state_dict())
+    quick = FreeEagle(steps=5)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    one, other = (quick.inspect(tiny_model, tiny_spec, seed=1) for _ in range(2))
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(one.posteriors, other.posteriors)
+    after = tiny_model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in tiny_model.parameters())
+
+
+def test_a_warm_start_goes_on_from_the_earlier_dummies() -> None:
+    model, spec = toy(5)
+    first = QUICK.inspect(model, spec)
+    barely = FreeEagle(steps=300, warm_steps=1)
+    warm = barely.inspect(model, spec, earlier=first)
+    assert (warm.dummies - first.dummies).abs().max() < 0.05
+    assert warm.suspected_class == 5
+    other = FreeEagle(dummies_per_class=1, steps=1).inspect(model, spec, earlier=first)
+    assert other.dummies.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"steps": 0}, {"dummies_per_class": 0}, {"learning_rate": 0.0}, {"weight_decay": -1.0}],
+)
+def test_meaningless_settings_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        FreeEagle(**fields)
+
+
+def seen(anomaly: float, label: int) -> Inspection:
+    nothing = torch.empty(0)
+    return Inspection(
+        posteriors=nothing, tendencies=nothing, anomaly=anomaly, suspected_class=label,
+        cell_anomaly=0.0, suspected_source=0, dummies=nothing,
+    )  # fmt: skip
+
+
+def alarms(history: AnomalyHistory, rounds: list[tuple[float, int]]) -> list[bool]:
+    return [history.add(seen(*found)) for found in rounds]
+
+
+QUIET = [(2.0, 1), (2.2, 4), (1.9, 2), (2.1, 7), (2.0, 0)]
+
+
+def test_an_outlier_is_an_alarm_when_it_suspects_the_same_class_again() -> None:
+    history = AnomalyHistory(Alarm())
+    assert alarms(history, QUIET) == [False] * 5
+    assert alarms(history, [(9.0, 3)]) == [False]
+    assert alarms(history, [(9.0, 3), (9.0, 5), (9.0, 3)]) == [True, False, True]
+
+
+def test_alarms_do_not_become_the_new_normal() -> None:
+    history = AnomalyHistory(Alarm())
+    alarms(history, QUIET)
+    history.add(seen(30.0, 3))
+    assert all(alarms(history, [(30.0, 3)] * 40))
+    assert len(history.quiet) == 6
+
+
+def test_a_short_or_still_past_raises_no_alarm() -> None:
+    assert not any(alarms(AnomalyHistory(Alarm()), [(2.0, 1), (50.0, 1), (50.0, 1)]))
+    assert not any(alarms(AnomalyHistory(Alarm()), [(2.0, 1)] * 6 + [(2.5, 1)]))
+
+
+def test_a_calibrated_bound_decides_at_once_and_alone() -> None:
+    history = AnomalyHistory(Alarm(bound=10.0))
+    assert alarms(history, [(11.0, 1), (9.0, 2), (9.0, 2)]) == [True, False, False]
+    assert not any(alarms(history, [*QUIET, (9.9, 2), (9.9, 2)]))
+
+
+def test_the_bound_lets_the_wanted_share_of_benign_models_pass() -> None:
+    benign = [float(value) for value in range(40)]
+    bound = calibrated_bound(benign, 0.05)
+    assert sum(value > bound for value in benign) == 2
+    with pytest.raises(ValueError, match="needs at least 1 / rate benign models, got 19"):
+        calibrated_bound(benign[:19], 0.05)
+
+
+def test_an_anomaly_of_zero_has_a_logarithm() -> None:
+    history = AnomalyHistory(Alarm())
+    history.add(seen(0.0, 1))
+    assert math.isfinite(history.quiet[0])
+
+
+@pytest.mark.parametrize("fields", [{"deviations": 0.0}, {"fewest": 1}, {"window": 3}])
+def test_meaningless_alarms_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Alarm(**fields)
