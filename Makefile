@@ -5,7 +5,7 @@ KEY := $(shell cat pyproject.toml Makefile | cksum | tr ' ' '-')
 VENV := $(CACHE)/venv-$(KEY)
 BIN := .venv/bin
 
-.PHONY: setup demo test check fix
+.PHONY: setup demo test deploy-demo test-wire check fix
 
 setup: $(VENV)/installed
 	@test "$$(readlink .venv)" = "$(VENV)" || ln -sfn "$(VENV)" .venv
@@ -23,6 +23,14 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# A SuperLink and three SuperNodes on this machine: docs/deployment.md.
+deploy-demo: setup
+	deploy/demo.sh
+
+# The same and a hostile client over the wire, compared with a simulation.
+test-wire: setup
+	$(BIN)/pytest -m wire
 
 check: setup
 	$(BIN)/ruff format --check .

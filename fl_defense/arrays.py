@@ -41,14 +41,14 @@ def restore_arrays(
     return restored
 
 
-def check_initial_arrays(arrays: ArrayRecord, spec: ModelSpec) -> None:
-    """Raise ValueError if the arrays are not those of the model that `spec` builds."""
+def check_arrays(arrays: ArrayRecord, spec: ModelSpec, what: str) -> None:
+    """Raise ValueError, naming `what`, if the arrays are not those of a model of `spec`."""
     expected = {name: tuple(value.shape) for name, value in spec.build().state_dict().items()}
     got = {name: tuple(array.shape) for name, array in arrays.items()}
     for name in sorted(expected.keys() | got.keys()):
         if expected.get(name) != got.get(name):
             raise ValueError(
-                f"initial_arrays: {name!r} must be {expected.get(name, 'absent')} as in the "
+                f"{what}: {name!r} must be {expected.get(name, 'absent')} as in the "
                 f"model that spec.build() makes, got {got.get(name, 'absent')}; "
                 "make both from the same architecture"
             )

@@ -12,7 +12,7 @@ from fl_defense.model_spec import OnImages
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """A reply that was dropped before aggregation."""
+    """A reply that was dropped before aggregation, or that never came."""
 
     node: int
     """Flower's node id, or the partition id where a simulation knows it."""
@@ -56,7 +56,7 @@ class RoundRecord:
     sanitize_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
-    """The defense's own numbers, its refusal or failure, and each rejection with its reason."""
+    """The defense's own numbers, its refusal or failure; each rejection and failure of a client."""
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, keys in the order of the fields."""
@@ -95,6 +95,8 @@ class RoundOutcome:
     """The model handed on, as it is deployed."""
     rejections: list[Rejection] = field(default_factory=list)
     """Each dropped reply with its node id and reason."""
+    failures: list[Rejection] = field(default_factory=list)
+    """Each client that answered with an error or not in time."""
 
 
 def append_record(path: Path, record: RoundRecord) -> None:

@@ -4,16 +4,24 @@ Flower's strategies trust their replies: one NaN ruins the global model, one mis
 run, one huge `num-examples` owns the average. `ReplyCheck` drops such replies and says why.
 """
 
+import io
 import math
 import statistics
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from numpy.typing import NDArray
 
 from fl_defense.records import Rejection
+
+MAX_INTEGER = 2**53
+"""Largest absolute value of an integer array; beyond it an average in float64 is not exact."""
+MAX_REASON = 200
+"""Characters that are kept of a reason, parts of which a client has chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +32,8 @@ class CheckedReplies:
     """Replies that an aggregator can take, in the order in which they came."""
     rejected: list[Rejection]
     """Replies that were dropped, each with its node and reason."""
-    num_failures: int
-    """Clients that answered with an error."""
+    failed: list[Rejection]
+    """Clients that answered with an error, and its text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,85 +62,111 @@ class ReplyCheck:
 
         Args:
             replies: answers to one round of training.
-            reference: the arrays that were sent out; a reply must have their names, shapes, dtypes.
+            reference: the arrays that were sent out; a reply must have their names, in their order,
+                their shapes and dtypes.
             weighted_by_key: metric that weighs a reply, usually "num-examples".
         """
-        valid: list[Message] = []
+        replies = list(replies)
+        failed = [
+            rejection(reply, reply.error.reason or "error without a reason")
+            for reply in replies
+            if reply.has_error()
+        ]
+        answers = [reply for reply in replies if not reply.has_error()]
         rejected: list[Rejection] = []
-        num_failures = 0
-        shapes = {key: (tuple(array.shape), array.dtype) for key, array in reference.items()}
-        for reply in replies:
-            if reply.has_error():
-                num_failures += 1
-                continue
-            reason = self._fault(reply, shapes, weighted_by_key)
-            if reason is None:
-                valid.append(reply)
-            else:
-                rejected.append(Rejection(node=reply.metadata.src_node_id, reason=reason))
-        for find_faults in (_unusual_metric_keys, self._overweight):
-            for reply, reason in find_faults(valid, weighted_by_key):
-                valid.remove(reply)
-                rejected.append(Rejection(node=reply.metadata.src_node_id, reason=reason))
-        return CheckedReplies(valid=valid, rejected=rejected, num_failures=num_failures)
+        for faults in (
+            lambda left: [self._fault(reply, reference, weighted_by_key) for reply in left],
+            _unusual_layouts,
+            lambda left: self._overweight(left, weighted_by_key),
+        ):
+            found = list(zip(answers, faults(answers), strict=True))
+            rejected += [rejection(reply, fault) for reply, fault in found if fault is not None]
+            answers = [reply for reply, fault in found if fault is None]
+        return CheckedReplies(valid=answers, rejected=rejected, failed=failed)
 
-    def _fault(
-        self,
-        reply: Message,
-        shapes: Mapping[str, tuple[tuple[int, ...], str]],
-        weighted_by_key: str,
-    ) -> str | None:
+    def _fault(self, reply: Message, reference: ArrayRecord, weighted_by_key: str) -> str | None:
         """Return what is wrong with a reply taken by itself, or None."""
         if len(reply.content.array_records) != 1 or len(reply.content.metric_records) != 1:
             return "must hold one ArrayRecord and one MetricRecord"
-        (metrics,) = reply.content.metric_records.values()
-        (arrays,) = reply.content.array_records.values()
-        return _metric_fault(metrics, weighted_by_key) or self._array_fault(arrays, shapes)
+        try:
+            return _metric_fault(metrics_of(reply), weighted_by_key) or self._array_fault(
+                arrays_of(reply), reference
+            )
+        except Exception as error:  # noqa: BLE001 - nothing that a client sends may stop the server
+            return f"cannot be checked ({type(error).__name__}: {error})"
 
-    def _array_fault(
-        self, arrays: ArrayRecord, shapes: Mapping[str, tuple[tuple[int, ...], str]]
-    ) -> str | None:
-        if arrays.keys() != shapes.keys():
-            return f"unexpected or missing array {sorted(arrays.keys() ^ shapes.keys())[0]!r}"
-        for name, (shape, dtype) in shapes.items():
-            # What the header claims is compared first: a wrong claim need not be decoded.
-            array = arrays[name]
-            if tuple(array.shape) != shape or array.dtype != dtype:
-                return f"{name}: must be {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}"
+    def _array_fault(self, arrays: ArrayRecord, reference: ArrayRecord) -> str | None:
+        if arrays.keys() != reference.keys():
+            return f"unexpected or missing array {sorted(arrays.keys() ^ reference.keys())[0]!r}"
+        if list(arrays) != list(reference):
+            # Several strategies pair arrays by position.
+            return "arrays are in another order"
+        for name, like in reference.items():
             try:
-                values = array.numpy()
-            except (ValueError, TypeError, OSError, EOFError, SyntaxError) as error:
-                return f"{name}: cannot be decoded ({type(error).__name__})"
-            if values.shape != shape or str(values.dtype) != dtype:
-                return (
-                    f"{name}: must be {dtype}{list(shape)}, got {values.dtype}{list(values.shape)}"
-                )
+                values = _decode(arrays[name], like)
+            except ValueError as error:
+                return f"{name}: {error}"
+            if not values.size:
+                continue
             if not np.isfinite(values).all():
                 return f"{name}: holds NaN or Inf"
-            if values.dtype.kind == "f" and values.size and np.abs(values).max() > self.max_abs:
-                return f"{name}: holds a value above {self.max_abs:g}"
+            bound = self.max_abs if values.dtype.kind in "fc" else MAX_INTEGER
+            if max(abs(values.max().item()), abs(values.min().item())) > bound:
+                return f"{name}: holds a value above {bound:g}"
         return None
 
-    def _overweight(
-        self, replies: list[Message], weighted_by_key: str
-    ) -> list[tuple[Message, str]]:
+    def _overweight(self, replies: list[Message], weighted_by_key: str) -> list[str | None]:
         """Find replies that claim far more examples than their peers."""
-        if not replies:
-            return []
         weights = [weight_of(reply, weighted_by_key) for reply in replies]
-        cap = self.max_weight_ratio * statistics.median(weights)
+        cap = self.max_weight_ratio * statistics.median(weights or [0])
         return [
-            (reply, f"{weighted_by_key} {weight:g} is above the cap of {cap:g}")
-            for reply, weight in zip(replies, weights, strict=True)
-            if weight > cap
+            f"{weighted_by_key} {weight:g} is above the cap of {cap:g}" if weight > cap else None
+            for weight in weights
         ]
+
+
+def rejection(reply: Message, reason: str) -> Rejection:
+    """Return the reason with the node, fit for a log: one line, printable, not too long."""
+    printable = "".join(character if character.isprintable() else " " for character in reason)
+    line = " ".join(printable.split())
+    return Rejection(node=reply.metadata.src_node_id, reason=line[:MAX_REASON])
+
+
+def _decode(array: Array, like: Array) -> NDArray[np.generic]:
+    """Return an array's values; whatever it claims, no more is read than `like` would take.
+
+    Raises:
+        ValueError: if its shape or dtype differ from those of `like`, or its bytes are something
+            else than they claim.
+    """
+    _match(array.dtype, tuple(array.shape), like)
+    file = io.BytesIO(array.data)
+    try:
+        # The header is read first: numpy would allocate what it claims, or open a zip archive.
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, _, dtype = read_header(file)
+    except (ValueError, KeyError, SyntaxError, TypeError) as error:
+        raise ValueError("cannot be decoded (no header of an array)") from error
+    _match(str(dtype), shape, like)
+    if len(array.data) - file.tell() != dtype.itemsize * math.prod(shape):
+        raise ValueError("cannot be decoded (its bytes do not fill its shape)")
+    return array.numpy()
+
+
+def _match(dtype: str, shape: tuple[int, ...], like: Array) -> None:
+    if (dtype, shape) != (like.dtype, tuple(like.shape)):
+        raise ValueError(f"must be {like.dtype}{list(like.shape)}, got {dtype}{list(shape)}")
 
 
 def _metric_fault(metrics: MetricRecord, weighted_by_key: str) -> str | None:
     for key, value in metrics.items():
         numbers = value if isinstance(value, list) else [value]
-        if not all(math.isfinite(number) for number in numbers):
-            return f"metric {key!r} is not finite"
+        # Not isfinite: a Python integer may be larger than any float.
+        if not all(abs(number) <= sys.float_info.max for number in numbers):
+            return f"metric {key!r} is not a finite number"
     weight = metrics.get(weighted_by_key)
     if weight is None or isinstance(weight, list):
         return f"metric {weighted_by_key!r} must be one number"
@@ -141,18 +175,33 @@ def _metric_fault(metrics: MetricRecord, weighted_by_key: str) -> str | None:
     return None
 
 
-def _unusual_metric_keys(replies: list[Message], weighted_by_key: str) -> list[tuple[Message, str]]:
-    """Find replies whose metric keys differ from those of the majority; Flower would abort."""
-    del weighted_by_key
-    if not replies:
-        return []
-    keys = [frozenset(metrics_of(reply)) for reply in replies]
-    usual = Counter(keys).most_common(1)[0][0]
+def _unusual_layouts(replies: list[Message]) -> list[str | None]:
+    """Find replies whose records or metrics are laid out unlike the majority's.
+
+    Flower would abort the run: it wants the same names of records and metrics, and lists of the
+    same lengths.
+    """
+    layouts = [_layout(reply) for reply in replies]
+    usual = Counter(layouts).most_common(1)[0][0] if layouts else frozenset()
     return [
-        (reply, f"unexpected or missing metric {sorted(found ^ usual)[0]!r}")
-        for reply, found in zip(replies, keys, strict=True)
-        if found != usual
+        f"unexpected or missing {_first(found ^ usual)}" if found != usual else None
+        for found in layouts
     ]
+
+
+def _layout(reply: Message) -> frozenset[tuple[str, str]]:
+    """Return the kind and name of everything that a reply holds besides its arrays."""
+    layout = {("record", name) for name in reply.content.array_records}
+    layout |= {("record", name) for name in reply.content.metric_records}
+    for name, value in metrics_of(reply).items():
+        kind = f"list of {len(value)} as metric" if isinstance(value, list) else "metric"
+        layout.add((kind, name))
+    return frozenset(layout)
+
+
+def _first(differences: frozenset[tuple[str, str]]) -> str:
+    kind, name = min(differences)
+    return f"{kind} {name!r}"
 
 
 def arrays_of(reply: Message) -> ArrayRecord:

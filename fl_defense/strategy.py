@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,8 +12,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Result, Strategy
 from torch import nn
 
-from fl_defense.arrays import check_initial_arrays, load_model, model_arrays, restore_arrays
+from fl_defense.arrays import check_arrays, load_model, model_arrays, restore_arrays
 from fl_defense.buffers import Buffers, buffers_to_unify, unify_buffers, wrapped_strategies
+from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
 from fl_defense.gate import DoNoHarmGate
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.records import Rejection, RoundDraft, RoundOutcome
@@ -22,7 +23,6 @@ from fl_defense.sanitizers.base import (
     NoEffectWarning,
     Sanitized,
     Sanitizer,
-    State,
     apply_sanitizer,
 )
 from fl_defense.schedule import Schedule
@@ -46,7 +46,7 @@ class SanitizingStrategy(Strategy):
 
     Args:
         strategy: any message-API strategy, also a user's own or another wrapper. Its `start` is not
-            called; this wrapper's is.
+            called; this wrapper's is; docs/deployment.md says where one of your own belongs.
         sanitizer: the defense.
         spec: structure of the global model.
         schedule: which rounds are repaired; every round by default.
@@ -64,6 +64,7 @@ class SanitizingStrategy(Strategy):
         seed: seeds the sanitizer, together with the round.
         device: where to repair; None picks a GPU if there is one.
         observe: called after every round, and with round 0 for the initial model.
+        checkpoint_file: replaced after every round, once `observe` has returned; see `resume`.
 
     Raises:
         ValueError: if `min_agreement` is outside [0, 1].
@@ -84,6 +85,7 @@ class SanitizingStrategy(Strategy):
         seed: int = 0,
         device: torch.device | str | None = None,
         observe: Observer | None = None,
+        checkpoint_file: CheckpointFile | None = None,
     ) -> None:
         self.strategy = strategy
         self.sanitizer = sanitizer
@@ -95,15 +97,19 @@ class SanitizingStrategy(Strategy):
         self.seed = seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.observe = observe
+        self.checkpoint_file = checkpoint_file
 
+        for inner in wrapped_strategies(strategy):
+            if type(inner).start is not Strategy.start:
+                name = type(inner).__name__
+                logger.warning("%s.start is not called; see docs/deployment.md", name)
+        self.num_rounds = 0
         self._weighted_by_key: str = getattr(strategy, "weighted_by_key", "num-examples")
         self._unified_buffers = buffers_to_unify(spec.build(), strategy, buffers)
         self._gate = DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device)
-        self._num_rounds = 0
-        self._num_asked = 0
-        self._global: ArrayRecord | None = None
-        self._released: ArrayRecord | None = None
-        self._state: State | None = None
+        self._asked: list[int] = []
+        self._carried = Carried()
+        self._num_finished = 0
         self._sent_at = 0.0
 
     # --- Flower's five methods -------------------------------------------------------------------
@@ -112,13 +118,15 @@ class SanitizingStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy configure the round, from the model that was really handed on."""
+        if server_round <= self._num_finished:
+            return []
         for inner in wrapped_strategies(self.strategy):
             # FedAvgM remembers its own aggregate, which is the model from before the repair.
             if isinstance(inner, FedAvgM):
                 inner.current_arrays = arrays
-        self._global = arrays
+        self._carried.arrays = arrays
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        self._num_asked = len(messages)
+        self._asked = [message.metadata.dst_node_id for message in messages]
         self._sent_at = time.perf_counter()
         return messages
 
@@ -130,49 +138,54 @@ class SanitizingStrategy(Strategy):
         Raises:
             RuntimeError: if called before `configure_train`.
         """
-        if self._global is None:
+        carried = self._carried
+        if server_round <= self._num_finished:
+            return carried.arrays, None
+        if carried.arrays is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         # Materialised once: several strategies empty the records that they aggregate.
         replies = list(replies)
         train_seconds = time.perf_counter() - self._sent_at
-        checked = self.reply_check.sort(replies, self._global, self._weighted_by_key)
-        for rejection in checked.rejected:
-            logger.warning(
-                "round %d: reply of node %d dropped: %s",
-                server_round,
-                rejection.node,
-                rejection.reason,
-            )
+        checked = self.reply_check.sort(replies, carried.arrays, self._weighted_by_key)
+        failures = [*checked.failed, *self._silent(replies)]
+        for lost in (*checked.rejected, *failures):
+            logger.warning("round %d: node %d is lost: %s", server_round, lost.node, lost.reason)
         record = RoundDraft(
             round=server_round,
             num_replies=len(checked.valid),
             num_rejected=len(checked.rejected),
-            num_failures=checked.num_failures + max(0, self._num_asked - len(replies)),
+            num_failures=len(failures),
             train_seconds=train_seconds,
         )
         aggregate, metrics = self._aggregate(server_round, checked)
         if aggregate is None:
             logger.error("round %d: nothing was aggregated; the global model stays", server_round)
-            self._show(record, None, None, checked.rejected)
+            self._show(record, None, None, checked.rejected, failures)
+            self._finish(server_round)
             return None, metrics
         suspect = load_model(aggregate, self.spec, self.device)
         chosen, deployed = self._repair(record, suspect)
-        repaired = model_arrays(chosen, aggregate)
-        self._released = repaired
-        self._show(record, suspect, deployed, checked.rejected)
+        carried.released = model_arrays(chosen, aggregate)
+        carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
+        self._show(record, suspect, deployed, checked.rejected, failures)
+        self._finish(server_round)
         _report(metrics, record)
-        return (repaired if self.broadcast == "repaired" else aggregate), metrics
+        return carried.arrays, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Delegate to the inner strategy."""
+        if server_round <= self._num_finished:
+            return []
         return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Delegate to the inner strategy."""
+        if server_round <= self._num_finished:
+            return None
         return self.strategy.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
@@ -182,26 +195,80 @@ class SanitizingStrategy(Strategy):
         logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
+    @property
+    def released(self) -> ArrayRecord | None:
+        """The model that would be released now; None before the first aggregation."""
+        return self._carried.released
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Let `start` go on after the round that a checkpoint holds.
+
+        Call it before `start`, on a strategy made with the same settings. `start` then lets the
+        finished rounds pass by without asking a client; its result holds the figures of the others.
+
+        Raises:
+            CheckpointError: if the checkpoint was written by other strategies or for another model.
+        """
+        if checkpoint.carried.arrays is not None:
+            try:
+                check_arrays(checkpoint.carried.arrays, self.spec, "checkpoint")
+            except ValueError as error:
+                raise CheckpointError(str(error)) from error
+        checkpoint.bring_back(wrapped_strategies(self.strategy))
+        self._carried = checkpoint.carried
+        self._num_finished = checkpoint.carried.round
+
     def start(
         self,
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        *args: Any,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
         **kwargs: Any,
     ) -> Result:
-        """Run the federation; further arguments are Flower's and passed on.
+        """Run the federation; the arguments are Flower's, later ones are passed on.
+
+        Args:
+            grid: the clients.
+            initial_arrays: the model to begin with; after `resume` it is that of the checkpoint.
+            num_rounds: rounds in all, finished ones included.
+            timeout: seconds to wait for the replies of a round.
+            train_config: sent to clients with every round of training.
+            evaluate_config: sent to clients with every evaluation.
+            evaluate_fn: given the number of each round and the arrays handed on.
+            **kwargs: what later versions of Flower take.
 
         Raises:
             ValueError: if `initial_arrays` are not those of the model that `spec` builds.
         """
-        check_initial_arrays(initial_arrays, self.spec)
-        self._num_rounds = num_rounds
-        initial = load_model(initial_arrays, self.spec, self.device)
-        self._show(RoundDraft(round=0), initial, OnImages(initial, self.spec.pixels), [])
-        result = super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
-        if self._released is not None:
-            result.arrays = self._released
+        check_arrays(initial_arrays, self.spec, "initial_arrays")
+        self.num_rounds = num_rounds
+        finished = self._num_finished
+        if finished == 0:
+            self._carried = Carried()
+            initial = load_model(initial_arrays, self.spec, self.device)
+            self._show(RoundDraft(round=0), initial, OnImages(initial, self.spec.pixels))
+
+        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if evaluate_fn is None or 0 < finished >= server_round:
+                return None
+            return evaluate_fn(server_round, arrays)
+
+        result = super().start(
+            grid,
+            self._carried.arrays or initial_arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate if evaluate_fn else None,
+            **kwargs,
+        )
+        if self.released is not None:
+            result.arrays = self.released
         return result
 
     # --- The steps of a round --------------------------------------------------------------------
@@ -209,17 +276,17 @@ class SanitizingStrategy(Strategy):
     def _aggregate(
         self, server_round: int, checked: CheckedReplies
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        assert self._global is not None
+        assert self._carried.arrays is not None
         buffers = unify_buffers(checked.valid, self._unified_buffers, self._weighted_by_key)
         arrays, metrics = self.strategy.aggregate_train(server_round, checked.valid)
         if arrays is None or len(arrays) == 0:
             return None, metrics
-        return restore_arrays(arrays, self._global, buffers), metrics
+        return restore_arrays(arrays, self._carried.arrays, buffers), metrics
 
     def _repair(self, record: RoundDraft, suspect: nn.Module) -> tuple[nn.Module, OnImages]:
         """Return the weights to hand on and the model as deployed; note it all in `record`."""
         unrepaired = OnImages(suspect, self.spec.pixels)
-        if not self.schedule.is_due(record.round, self._num_rounds):
+        if not self.schedule.is_due(record.round, self.num_rounds):
             return suspect, unrepaired
         record.sanitized = True
         try:
@@ -229,10 +296,10 @@ class SanitizingStrategy(Strategy):
                 raise
             logger.exception("round %d: the defense failed", record.round)
             record.details["failure"] = f"{type(error).__name__}: {error}"
-            self._state = None
+            self._carried.defense = None
             if self.on_failure == "previous":
-                assert self._global is not None
-                previous = load_model(self._global, self.spec, self.device)
+                assert self._carried.arrays is not None
+                previous = load_model(self._carried.arrays, self.spec, self.device)
                 return previous, OnImages(previous, self.spec.pixels)
             return suspect, unrepaired
         deployed = sanitized.deployed(self.spec)
@@ -243,9 +310,9 @@ class SanitizingStrategy(Strategy):
             logger.warning("round %d: repair refused, %s", record.round, reason)
             record.details["refused"] = reason
             # Generators that ruined this model would start from there: begin afresh.
-            self._state = None
+            self._carried.defense = None
             return suspect, unrepaired
-        self._state = sanitized.state
+        self._carried.defense = sanitized.state
         return sanitized.model, deployed
 
     def _sanitize(self, record: RoundDraft, suspect: nn.Module) -> Sanitized:
@@ -258,7 +325,7 @@ class SanitizingStrategy(Strategy):
                     suspect,
                     self.spec,
                     seed=self.seed * 1_000_003 + record.round,
-                    state=self._state,
+                    state=self._carried.defense,
                 )
         finally:
             record.sanitize_seconds = time.perf_counter() - started
@@ -268,12 +335,28 @@ class SanitizingStrategy(Strategy):
             record.details["no_effect"] = True
         return sanitized
 
+    def _silent(self, replies: Iterable[Message]) -> list[Rejection]:
+        """Return the nodes that were asked and did not answer in time."""
+        answered = {reply.metadata.src_node_id for reply in replies}
+        return [
+            Rejection(node=node, reason="no answer in time")
+            for node in self._asked
+            if node not in answered
+        ]
+
+    def _finish(self, server_round: int) -> None:
+        self._carried.round = server_round
+        if self.checkpoint_file is not None:
+            strategies = wrapped_strategies(self.strategy)
+            self.checkpoint_file.write(Checkpoint.take(self._carried, strategies))
+
     def _show(
         self,
         record: RoundDraft,
         suspect: nn.Module | None,
         deployed: OnImages | None,
-        rejections: list[Rejection],
+        rejections: Sequence[Rejection] = (),
+        failures: Sequence[Rejection] = (),
     ) -> None:
         if self.observe is None:
             return
@@ -283,7 +366,8 @@ class SanitizingStrategy(Strategy):
                 record=record.finish(),
                 before=before,
                 after=deployed,
-                rejections=rejections,
+                rejections=list(rejections),
+                failures=list(failures),
             )
         )
 

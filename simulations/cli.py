@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from simulations.table import HEADER, rate, row
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
 # hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
@@ -29,8 +32,6 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
-HEADER = "round  accuracy  robust  ASR before → after  agreement  replies  train s  repair s"
-
 
 @app.callback()
 def main() -> None:
@@ -39,7 +40,9 @@ def main() -> None:
 
 @app.command()
 def run(
-    scenario: Annotated[Path, typer.Argument(help="A YAML file, e.g. one of configs/scenarios.")],
+    scenario: Annotated[
+        Path | None, typer.Argument(help="A YAML file, e.g. one of configs/scenarios.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Dotted field and value, e.g. seed=3 or defense.name=none."),
@@ -50,30 +53,61 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Results folder; default: results/NAME/DATE-TIME.")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Results folder of an interrupted run, to be finished.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")] = False,
 ) -> None:
     """Run a federation under attack and write a results folder."""
     with _clear_errors():
         # Imported here: `--help` should not wait for torch.
         from fl_defense.records import RoundRecord
-        from simulations.run import run_scenario
-        from simulations.scenario import load_scenario
+        from simulations.run import resume_run, run_scenario
+        from simulations.scenario import ConfigError, load_scenario
 
-        settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-        loaded = load_scenario(scenario, settings)
-        folder = out or Path("results") / loaded.name / datetime.now().strftime("%Y%m%d-%H%M%S")
+        if (scenario is None) == (resume is None) or (resume and (overrides or engine or out)):
+            raise ConfigError(["run: takes a scenario and its options, or --resume FOLDER alone"])
+        if resume is not None:
+            loaded = load_scenario(resume / "scenario.yaml")
+            go = partial(resume_run, resume)
+        else:
+            assert scenario is not None
+            settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
+            loaded = load_scenario(scenario, settings)
+            date = datetime.now().strftime("%Y%m%d-%H%M%S")
+            go = partial(run_scenario, loaded, out or Path("results") / loaded.name / date)
         if quiet:
-            result = run_scenario(loaded, folder)
+            result = go()
         else:
             _introduce(loaded)
             with console.status("starting the clients") as status:
 
                 def tell(record: RoundRecord) -> None:
-                    console.print(_row(record))
+                    console.print(_escape(row(record)))
                     status.update(f"round {record.round + 1} of {loaded.rounds}")
 
-                result = run_scenario(loaded, folder, tell)
+                result = go(tell)
         _print_summary(result.summary, result.folder)
+
+
+@app.command()
+def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")]) -> None:
+    """Print the table of rounds of a results folder, and its summary if the run is finished."""
+    with _clear_errors():
+        from fl_defense.records import read_records
+        from simulations.scenario import ConfigError
+
+        try:
+            records = read_records(folder / "rounds.jsonl")
+        except (OSError, ValueError) as error:
+            raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
+        console.print(f"[bold]{HEADER}[/bold]")
+        for record in records:
+            console.print(_escape(row(record)))
+        if (folder / "summary.json").exists():
+            _print_summary(json.loads((folder / "summary.json").read_text()), folder)
+        else:
+            console.print(f"not finished; fl-defense run --resume {_escape(str(folder))}")
 
 
 @app.command("list")
@@ -126,7 +160,10 @@ def _clear_errors() -> Iterator[None]:
         errors.print(f"[red]failed:[/red] {_escape(str(error))}")
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
-        errors.print("interrupted; finished rounds are in the results folder")
+        errors.print(
+            "interrupted; finished rounds are in the results folder, and "
+            "`fl-defense run --resume FOLDER` goes on with it"
+        )
         # Flower's server thread would go on waiting for replies.
         os._exit(EXIT_INTERRUPTED)
 
@@ -145,29 +182,14 @@ def _introduce(scenario: Any) -> None:
     console.print(f"[bold]{HEADER}[/bold]")
 
 
-def _row(record: Any) -> str:
-    agreement = "        -" if record.agreement is None else f"{record.agreement:9.3f}"
-    note = ""
-    if record.sanitized and not record.accepted:
-        note = f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
-    dropped = record.num_rejected + record.num_failures
-    lost = f" -{dropped}" if dropped else "   "
-    return (
-        f"{record.round:5}  {_rate(record.accuracy):>8}  {_rate(record.robust_accuracy):>6}  "
-        f"{_rate(record.attack_success_rate_before):>10} → {_rate(record.attack_success_rate):<5}  "
-        f"{agreement}  {record.num_replies:4}{lost}  {record.train_seconds:7.1f}  "
-        f"{record.sanitize_seconds:8.1f}{_escape(note)}"
-    )
-
-
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     means, seconds = summary["last_three_rounds"], summary["seconds"]
     console.print(
-        f"last three rounds: accuracy {_rate(means['accuracy'])}, "
-        f"ASR {_rate(means['attack_success_rate'])}, "
-        f"robust accuracy {_rate(means['robust_accuracy'])} "
-        f"(before repair: {_rate(means['accuracy_before'])}, "
-        f"{_rate(means['attack_success_rate_before'])}, {_rate(means['robust_accuracy_before'])})"
+        f"last three rounds: accuracy {rate(means['accuracy'])}, "
+        f"ASR {rate(means['attack_success_rate'])}, "
+        f"robust accuracy {rate(means['robust_accuracy'])} "
+        f"(before repair: {rate(means['accuracy_before'])}, "
+        f"{rate(means['attack_success_rate_before'])}, {rate(means['robust_accuracy_before'])})"
     )
     backdoors = summary["backdoors"]
     if len(backdoors) > 1 or any("non_source_accuracy" in rates for rates in backdoors):
@@ -188,16 +210,12 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def _rates_of(backdoor: dict[str, Any]) -> str:
     text = (
-        f"ASR {_rate(backdoor['attack_success_rate'])}, "
-        f"robust accuracy {_rate(backdoor['robust_accuracy'])}"
+        f"ASR {rate(backdoor['attack_success_rate'])}, "
+        f"robust accuracy {rate(backdoor['robust_accuracy'])}"
     )
     if "non_source_accuracy" in backdoor:
-        text += f", triggered images of other classes kept {_rate(backdoor['non_source_accuracy'])}"
+        text += f", triggered images of other classes kept {rate(backdoor['non_source_accuracy'])}"
     return text
-
-
-def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _default(field: Any) -> str:

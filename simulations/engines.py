@@ -3,14 +3,13 @@
 import copy
 import logging
 import os
-import random
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from flwr.app import Context, Error, Message, MessageType, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -34,73 +33,6 @@ def run_federation(
         _run_with_ray(engine, server_app, client_app, num_clients)
     else:
         _run_in_process(server_app, client_app, num_clients)
-
-
-class OrderedGrid(Grid):
-    """A grid whose clients come in the order of their partitions, in every run alike.
-
-    Flower's node ids are random and its replies come as clients finish, so that sums of floats and
-    the clients drawn differ from run to run. This wrapper asks each client for its partition once,
-    then lists nodes and replies in that order and seeds the drawing.
-    """
-
-    def __init__(self, grid: Grid, num_clients: int, seed: int) -> None:
-        self._grid = grid
-        self._num_clients = num_clients
-        self._seed = seed
-        self._num_listings = 0
-        self._partition_of: dict[int, int] = {}
-
-    def partition_of(self, node_id: int) -> int:
-        """Return the partition id of a node."""
-        return self._partition_of[node_id]
-
-    def get_node_ids(self) -> list[int]:
-        """Return all node ids by partition; waits until every client has registered."""
-        if not self._partition_of:
-            self._ask_partitions()
-        # Flower draws clients with random.sample right after listing them.
-        self._num_listings += 1
-        random.seed(f"{self._seed}/{self._num_listings}")
-        return sorted(self._partition_of, key=self.partition_of)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> list[Message]:
-        """Return the replies by partition."""
-        replies = self._grid.send_and_receive(messages, timeout=timeout)
-        return sorted(replies, key=lambda reply: self.partition_of(reply.metadata.src_node_id))
-
-    def _ask_partitions(self) -> None:
-        while len(nodes := list(self._grid.get_node_ids())) < self._num_clients:
-            time.sleep(0.1)
-        questions = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
-        for reply in self._grid.send_and_receive(questions):
-            if reply.has_error():
-                raise RuntimeError(f"a client does not tell its partition: {reply.error.reason}")
-            (answer,) = reply.content.metric_records.values()
-            self._partition_of[reply.metadata.src_node_id] = int(answer["partition-id"])  # type: ignore[arg-type]
-
-    def set_run(self, run: Any) -> None:
-        """Delegate."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """Delegate."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Delegate."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Delegate."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Delegate."""
-        return self._grid.pull_messages(message_ids)
 
 
 class InProcessGrid(Grid):
@@ -127,9 +59,18 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Run the addressed clients one after the other; an exception becomes an error reply."""
-        del timeout
-        return [self._run_client(message) for message in messages]
+        """Run the addressed clients one after the other.
+
+        An exception becomes an error reply; a client that takes longer than `timeout` has none.
+        """
+        replies = []
+        for message in messages:
+            started = time.monotonic()
+            reply = self._run_client(message)
+            # Clients count as if they ran side by side: each has the whole time to itself.
+            if timeout is None or time.monotonic() - started <= timeout:
+                replies.append(reply)
+        return replies
 
     def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
         """Run the addressed clients and keep their replies."""
@@ -148,7 +89,7 @@ class InProcessGrid(Grid):
         # A copy, as over a wire: a client must not reach into the server's arrays.
         try:
             return self._client_app(copy.deepcopy(message), context)
-        except Exception as error:  # noqa: BLE001 - whatever a client does must not stop the server
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - no client may stop the server
             reason = f"{type(error).__name__}: {error}"
             return Message(Error(CLIENT_ERROR, reason), reply_to=message)
 

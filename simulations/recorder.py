@@ -1,24 +1,21 @@
-"""Evaluates every round on held-out images and writes the results folder."""
+"""Evaluates every round on held-out images, and sums up a run."""
 
-import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from fl_defense.records import RoundOutcome, RoundRecord, append_record
+from fl_defense.records import RoundOutcome, RoundRecord
 from simulations.client import pick_device
 from simulations.data import ImageData
 from simulations.evaluation import Evaluation
-from simulations.plots import plot_curves
-from simulations.scenario import ConfigError, Scenario
+from simulations.results import ResultsFolder
+from simulations.scenario import Scenario
 
 RATES = (
     "accuracy",
@@ -34,42 +31,6 @@ class FederationError(RuntimeError):
     """The federation cannot go on: no client is left."""
 
 
-class ResultsFolder:
-    """scenario.yaml, rounds.jsonl, summary.json, model.safetensors, curves.png.
-
-    Raises:
-        ConfigError: if the folder already holds a run, or cannot be made.
-    """
-
-    def __init__(self, path: Path, scenario: Scenario) -> None:
-        if (path / "rounds.jsonl").exists() or (path / "scenario.yaml").exists():
-            raise ConfigError([f"{path}: already holds a run; name another folder with --out"])
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                [f"{path}: cannot be written ({error.strerror}); name another folder with --out"]
-            ) from error
-        self.path = path
-
-    def append(self, record: RoundRecord) -> None:
-        """Write one round, to the disk."""
-        append_record(self.path / "rounds.jsonl", record)
-
-    def finish(
-        self, summary: dict[str, Any], records: list[RoundRecord], arrays: dict[str, torch.Tensor]
-    ) -> None:
-        """Write what is known at the end."""
-        text = json.dumps(summary, indent=2) + "\n"
-        (self.path / "summary.json").write_text(text, encoding="utf-8")
-        save_file(
-            {name: value.contiguous() for name, value in arrays.items()},
-            self.path / "model.safetensors",
-        )
-        plot_curves(records, self.path / "curves.png", title=summary["scenario"])
-
-
 class Recorder:
     """The observer of a simulated federation: measures, writes, tells.
 
@@ -79,6 +40,7 @@ class Recorder:
         folder: where to write.
         tell: called with every finished round.
         partition_of: partition id of a Flower node, for the reasons of rejections.
+        finished: rounds of the same run before it was interrupted.
     """
 
     def __init__(
@@ -88,8 +50,9 @@ class Recorder:
         folder: ResultsFolder,
         tell: Callable[[RoundRecord], None],
         partition_of: Callable[[int], int],
+        finished: Sequence[RoundRecord] = (),
     ) -> None:
-        self.records: list[RoundRecord] = []
+        self.records: list[RoundRecord] = list(finished)
         self._scenario = scenario
         self._folder = folder
         self._tell = tell
@@ -136,11 +99,12 @@ class Recorder:
 
     def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
         details = dict(outcome.record.details)
-        if outcome.rejections:
-            details["rejections"] = [
-                {"client": self._partition_of(rejection.node), "reason": rejection.reason}
-                for rejection in outcome.rejections
-            ]
+        for name, lost in (("rejections", outcome.rejections), ("failures", outcome.failures)):
+            if lost:
+                details[name] = [
+                    {"client": self._partition_of(each.node), "reason": each.reason}
+                    for each in lost
+                ]
         return details
 
 

@@ -1,39 +1,22 @@
-"""Runs a scenario from beginning to end."""
+"""Runs a scenario from beginning to end, or from where it was interrupted, on this machine."""
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
-import torch
-from flwr.app import ArrayRecord
-from flwr.serverapp import Grid
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
 
-from fl_defense.records import RoundRecord
-from simulations.client import build_client_app, deal_out, pick_device
-from simulations.data import ImageData, load_data
-from simulations.data.partition import Indices
-from simulations.engines import OrderedGrid, run_federation
-from simulations.recorder import Recorder, ResultsFolder, summarize
-from simulations.scenario import ConfigError, Scenario
-from simulations.server import build_server_app
+from simulations.client import build_client_app
+from simulations.data import ImageData
+from simulations.engines import run_federation
+from simulations.preflight import check_data
+from simulations.results import Interrupted, ResultsFolder
+from simulations.scenario import Scenario
+from simulations.server import RunResult, Tell, serve
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a finished run leaves: its folder, rounds and summary."""
-
-    folder: Path
-    records: list[RoundRecord]
-    summary: dict[str, Any]
-
-
-def run_scenario(
-    scenario: Scenario, out: Path, tell: Callable[[RoundRecord], None] | None = None
-) -> RunResult:
+def run_scenario(scenario: Scenario, out: Path, tell: Tell | None = None) -> RunResult:
     """Run a federation and write its results folder.
 
     Args:
@@ -46,74 +29,47 @@ def run_scenario(
             been written then.
         FederationError: if no client is left; finished rounds are in the folder.
     """
-    started = perf_counter()
-    data = _check_data(scenario)
-    folder = ResultsFolder(out, scenario)
-    grids: list[OrderedGrid] = []
-    released: list[ArrayRecord] = []
-
-    def order_clients(grid: Grid) -> Grid:
-        grids.append(OrderedGrid(grid, scenario.clients.count, scenario.seed))
-        return grids[-1]
-
-    recorder = Recorder(
-        scenario,
-        data,
-        folder,
-        tell or (lambda record: None),
-        lambda node: grids[-1].partition_of(node),
-    )
-    _quiet_flower()
-    run_federation(
-        scenario.engine,
-        build_server_app(scenario, recorder, released.append, order_clients),
-        build_client_app(scenario),
-        scenario.clients.count,
-    )
-    summary = summarize(
-        scenario, recorder.records, pick_device(scenario.device), perf_counter() - started
-    )
-    folder.finish(summary, recorder.records, released[-1].to_torch_state_dict())
-    return RunResult(folder=out, records=recorder.records, summary=summary)
+    data = check_data(scenario)
+    return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
 
 
-def _check_data(scenario: Scenario) -> ImageData:
-    """Read and deal out the data here first: a fault must show before anything is written."""
-    if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
-        raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
-    try:
-        data = load_data(scenario.data)
-    except ValueError as error:
-        raise ConfigError([f"data: {error}"]) from error
-    try:
-        parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
-    except ValueError as error:
-        raise ConfigError([f"partition: {error}"]) from error
-    _check_backdoors(scenario, data, parts)
-    return data
+def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
+    """Finish an interrupted run; its rounds are those of an uninterrupted one.
+
+    Args:
+        out: the folder of the run.
+        tell: called with every round that is finished now.
+
+    Raises:
+        ConfigError: if the folder holds no interrupted run, or its checkpoint is damaged or of
+            another run; nothing has been changed then.
+        FederationError: if no client is left; finished rounds are in the folder.
+    """
+    folder, scenario, interrupted = ResultsFolder.reopen(out)
+    return _run(scenario, check_data(scenario), folder, tell, interrupted)
 
 
-def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indices]) -> None:
-    """Refuse a backdoor that no malicious client could plant or no test image could show."""
-    malicious = [data.train_labels[parts[client]] for client in scenario.malicious_clients]
-    faults = []
-    for place, backdoor in scenario.places_of_backdoors().items():
-        if malicious and not any(backdoor.is_source(labels).any() for labels in malicious):
-            faults.append(
-                f"{place}.sources: no malicious client has an image of these classes, "
-                f"got {backdoor.sources}; choose others, another seed or another partition"
-            )
-        wanted = backdoor.wanted(data.test_labels, scenario.data.num_classes)
-        if torch.equal(wanted, data.test_labels):
-            faults.append(
-                f"{place}: no test image is of a class that the trigger should change; "
-                "use more test images or choose another target or other sources"
-            )
-    if faults:
-        raise ConfigError(faults)
+def _run(
+    scenario: Scenario,
+    data: ImageData,
+    folder: ResultsFolder,
+    tell: Tell | None,
+    interrupted: Interrupted | None,
+) -> RunResult:
+    results: list[RunResult] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        del context
+        results.append(serve(grid, scenario, data, folder, tell=tell, interrupted=interrupted))
+
+    quiet_flower()
+    run_federation(scenario.engine, server_app, build_client_app(scenario), scenario.clients.count)
+    return results[0]
 
 
-def _quiet_flower() -> None:
+def quiet_flower() -> None:
     """Show warnings of the defense, and errors of Flower; its progress report is ours to give."""
     flower = logging.getLogger("flwr")
     if "FLWR_LOG_LEVEL" not in os.environ:

@@ -1,20 +1,88 @@
-"""The server: the global model, the wrapped aggregator, the round loop."""
+"""The server: the global model, the wrapped aggregator, the rounds, what is left of them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
 
+from fl_defense.checkpoint import CheckpointFile
 from fl_defense.model_spec import ModelSpec
+from fl_defense.records import RoundRecord
 from fl_defense.strategy import Observer, SanitizingStrategy
 from simulations.client import pick_device
+from simulations.data import ImageData
+from simulations.ordered_grid import OrderedGrid
+from simulations.recorder import Recorder, summarize
+from simulations.results import Interrupted, ResultsFolder
 from simulations.scenario import Scenario
 
-OrderClients = Callable[[Grid], Grid]
+Tell = Callable[[RoundRecord], None]
 
 
-def build_strategy(scenario: Scenario, observe: Observer | None = None) -> SanitizingStrategy:
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a finished run leaves: its folder, rounds and summary."""
+
+    folder: Path
+    records: list[RoundRecord]
+    summary: dict[str, Any]
+
+
+def serve(
+    grid: Grid,
+    scenario: Scenario,
+    data: ImageData,
+    folder: ResultsFolder,
+    *,
+    tell: Tell | None = None,
+    interrupted: Interrupted | None = None,
+) -> RunResult:
+    """Run a scenario's rounds over any clients that Flower reaches, and write the results folder.
+
+    Args:
+        grid: the clients, which run `build_client_app`'s app for the same scenario.
+        scenario: the experiment.
+        data: its images; only the held-out ones are used.
+        folder: where to write.
+        tell: called with every finished round.
+        interrupted: where an interrupted run goes on; None: at the beginning.
+
+    Raises:
+        FederationError: if no client is left; finished rounds are in the folder.
+    """
+    started = perf_counter()
+    checkpoint = interrupted.checkpoint if interrupted else None
+    finished = interrupted.records if interrupted else []
+    num_finished = checkpoint.carried.round if checkpoint else 0
+    ordered = OrderedGrid(grid, scenario.clients.count, scenario.seed, num_finished)
+    recorder = Recorder(
+        scenario, data, folder, tell or (lambda record: None), ordered.partition_of, finished
+    )
+    strategy = build_strategy(scenario, recorder, folder.checkpoint_file)
+    if checkpoint is not None:
+        strategy.resume(checkpoint)
+    result = strategy.start(
+        ordered,
+        ArrayRecord(initial_model(scenario.model_spec(), scenario.seed).state_dict()),
+        num_rounds=scenario.rounds,
+        timeout=scenario.clients.timeout_seconds,
+    )
+    seconds = perf_counter() - started + sum(map(_seconds, finished))
+    summary = summarize(scenario, recorder.records, pick_device(scenario.device), seconds)
+    folder.finish(summary, recorder.records, result.arrays.to_torch_state_dict())
+    return RunResult(folder=folder.path, records=recorder.records, summary=summary)
+
+
+def build_strategy(
+    scenario: Scenario,
+    observe: Observer | None = None,
+    checkpoint_file: CheckpointFile | None = None,
+) -> SanitizingStrategy:
     """Return the scenario's aggregator wrapped in the scenario's defense."""
     repair = scenario.repair
     return SanitizingStrategy(
@@ -29,38 +97,8 @@ def build_strategy(scenario: Scenario, observe: Observer | None = None) -> Sanit
         seed=scenario.seed,
         device=pick_device(scenario.device),
         observe=observe,
+        checkpoint_file=checkpoint_file,
     )
-
-
-def build_server_app(
-    scenario: Scenario,
-    observe: Observer,
-    on_result: Callable[[ArrayRecord], None],
-    order_clients: OrderClients,
-) -> ServerApp:
-    """Return the Flower app that runs the scenario's rounds.
-
-    Args:
-        scenario: the experiment.
-        observe: shown every round.
-        on_result: given the arrays of the released model.
-        order_clients: wraps the grid so that clients come in the same order in every run.
-    """
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        del context
-        strategy = build_strategy(scenario, observe)
-        result = strategy.start(
-            order_clients(grid),
-            ArrayRecord(initial_model(scenario.model_spec(), scenario.seed).state_dict()),
-            num_rounds=scenario.rounds,
-            timeout=scenario.clients.timeout_seconds,
-        )
-        on_result(result.arrays)
-
-    return app
 
 
 def initial_model(spec: ModelSpec, seed: int) -> torch.nn.Module:
@@ -68,3 +106,7 @@ def initial_model(spec: ModelSpec, seed: int) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return spec.build()
+
+
+def _seconds(record: RoundRecord) -> float:
+    return record.train_seconds + record.sanitize_seconds + record.evaluate_seconds

@@ -20,7 +20,7 @@ LAYERS = (
     },
     {
         "fl_defense.strategy", "fl_defense.replies", "fl_defense.buffers", "fl_defense.arrays",
-        "fl_defense.records", "fl_defense",
+        "fl_defense.records", "fl_defense.checkpoint", "fl_defense",
     },
     {
         "simulations.scenario", "simulations.choices", "simulations.attacks",
@@ -29,9 +29,10 @@ LAYERS = (
     },
     {
         "simulations.server", "simulations.client", "simulations.recorder",
-        "simulations.evaluation", "simulations.plots",
+        "simulations.evaluation", "simulations.plots", "simulations.ordered_grid",
+        "simulations.table", "simulations.results", "simulations.preflight",
     },
-    {"simulations.cli", "simulations.run", "simulations.engines"},
+    {"simulations.cli", "simulations.run", "simulations.engines", "simulations.flower_app"},
 )  # fmt: skip
 
 ONLY_TORCH = ("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "numpy", "rich")

@@ -6,7 +6,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import nn
 
-from fl_defense.arrays import check_initial_arrays, load_model, model_arrays, restore_arrays
+from fl_defense.arrays import check_arrays, load_model, model_arrays, restore_arrays
 from fl_defense.model_spec import ModelSpec
 
 REFERENCE = ArrayRecord({"w": torch.zeros(2, 3), "n": torch.tensor(5)})
@@ -36,4 +36,4 @@ def test_foreign_initial_arrays_are_named(tiny_model: nn.Module, tiny_spec: Mode
     state = dict(tiny_model.state_dict())
     state.pop("0.weight")
     with pytest.raises(ValueError, match=r"'0.weight' must be .* got absent"):
-        check_initial_arrays(ArrayRecord(state), tiny_spec)
+        check_arrays(ArrayRecord(state), tiny_spec, "initial_arrays")

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -12,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
 
+from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
 from fl_defense.model_spec import ModelSpec
 from fl_defense.records import RoundOutcome
 from fl_defense.sanitizers import NoDefense, Sanitized, Sanitizer
@@ -356,7 +358,7 @@ def test_arguments_of_start_that_are_not_known_here_are_passed_on(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def start(self: Any, grid: Any, arrays: Any, num_rounds: int, **kwargs: Any) -> flower.Result:
+    def start(self: Any, *args: Any, **kwargs: Any) -> flower.Result:
         seen.update(kwargs)
         return flower.Result()
 
@@ -367,6 +369,58 @@ def test_arguments_of_start_that_are_not_known_here_are_passed_on(
         should_stop=print,
     )  # fmt: skip
     assert seen == {"should_stop": print}
+
+
+def resumable(lab: Lab, tmp_path: Path, clients: list[Client]) -> tuple[Any, CheckpointFile]:
+    file = CheckpointFile(path=tmp_path / "checkpoint")
+    wrapped = SanitizingStrategy(
+        flower.FedAvgM(server_momentum=0.9, fraction_evaluate=0.0), Halve(), lab.spec,
+        device="cpu", min_agreement=0, observe=lab.outcomes.append, checkpoint_file=file,
+    )  # fmt: skip
+    lab.grid = ToyGrid(clients, lab.reply)
+    return wrapped, file
+
+
+def test_a_resumed_federation_ends_like_an_uninterrupted_one(lab: Lab, tmp_path: Path) -> None:
+    clients: list[Client] = [drifts] * 3
+    initial = ArrayRecord(lab.model.state_dict())
+    evaluated: list[int] = []
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        evaluated.append(server_round)
+        return MetricRecord({"round": server_round})
+
+    whole, _ = resumable(lab, tmp_path, clients)
+    expected = whole.start(lab.grid, initial, num_rounds=4)
+    first, file = resumable(lab, tmp_path, clients)
+    first.start(lab.grid, initial, num_rounds=2)
+    lab.outcomes.clear()
+    second, _ = resumable(lab, tmp_path, clients)
+    second.resume(file.read())
+    found = second.start(lab.grid, initial, num_rounds=4, evaluate_fn=evaluate)
+    assert found.arrays == expected.arrays
+    assert [record.round for record in lab.records] == [3, 4]
+    assert len(lab.grid.sent) == 2 * len(clients)
+    assert evaluated == [3, 4]
+    assert sorted(found.train_metrics_clientapp) == [3, 4]
+    assert file.read().carried.defense == {"calls": 4}
+
+
+def test_a_federation_that_had_finished_is_resumed_to_its_result(lab: Lab, tmp_path: Path) -> None:
+    initial = ArrayRecord(lab.model.state_dict())
+    first, file = resumable(lab, tmp_path, [drifts] * 3)
+    expected = first.start(lab.grid, initial, num_rounds=2)
+    again, _ = resumable(lab, tmp_path, [drifts] * 3)
+    again.resume(file.read())
+    assert again.start(lab.grid, initial, num_rounds=2).arrays == expected.arrays
+    assert lab.grid.sent == []
+
+
+def test_the_checkpoint_of_another_model_is_refused(lab: Lab, tmp_path: Path) -> None:
+    wrapped, _ = resumable(lab, tmp_path, [])
+    other = Carried(round=1, arrays=ArrayRecord({"w": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match=r"checkpoint: .* must be"):
+        wrapped.resume(Checkpoint.take(other, [wrapped.strategy]))
 
 
 def test_initial_arrays_of_another_model_are_refused(lab: Lab) -> None:

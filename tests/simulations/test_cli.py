@@ -82,6 +82,26 @@ def test_bad_input_is_one_line_per_fault_exit_2_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_resume_takes_a_folder_alone(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for arguments in (
+        [],
+        [scenario, "--resume", str(out)],
+        ["--resume", str(out), "--set", "seed=1"],
+    ):
+        result = call("run", *arguments)
+        assert result.exit_code == 2
+        assert "takes a scenario and its options, or --resume FOLDER alone" in result.stderr
+    assert call("run", scenario, "--out", str(out), "--quiet").exit_code == 0
+    result = call("run", "--resume", str(out))
+    assert result.exit_code == 2
+    assert "the run is finished; there is nothing to resume" in result.stderr
+    (out / "summary.json").unlink()
+    result = call("run", "--resume", str(out))
+    assert result.exit_code == 0, result.output
+    assert (out / "summary.json").exists()
+
+
 def test_a_missing_scenario_is_one_line(tmp_path: Path) -> None:
     result = call("run", str(tmp_path / "none.yaml"))
     assert result.exit_code == 2
@@ -99,6 +119,19 @@ def test_a_failed_federation_exits_1(
     assert result.exit_code == 1
     assert "failed: round 1: no client is left (4 failed" in result.stderr
     assert (tmp_path / "out" / "rounds.jsonl").exists()
+
+
+def test_show_prints_what_run_printed(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = call("run", scenario, "--out", str(out)).stdout.splitlines()
+    assert call("show", str(out)).stdout.splitlines() == ran[2:]
+    (out / "summary.json").unlink()
+    unfinished = call("show", str(out))
+    assert unfinished.exit_code == 0
+    assert unfinished.stdout.splitlines()[-1].startswith("not finished; fl-defense run --resume")
+    missing = call("show", str(tmp_path / "none"))
+    assert missing.exit_code == 2
+    assert missing.stderr.count("\n") == 1
 
 
 def test_list_names_every_part_with_its_fields() -> None:

@@ -13,10 +13,12 @@ from fl_defense.records import RoundRecord
 from fl_defense.sanitizers import DHBE
 from simulations.attacks import BadNets
 from simulations.data import Digits
-from simulations.engines import InProcessGrid, OrderedGrid, run_federation
+from simulations.engines import InProcessGrid, run_federation
 from simulations.models import SmallCNN
-from simulations.run import RunResult, run_scenario
+from simulations.ordered_grid import OrderedGrid
+from simulations.run import run_scenario
 from simulations.scenario import Clients, InProcessEngine, RayEngine, Repair, Scenario, Training
+from simulations.server import RunResult
 
 SCENARIO = Scenario(
     name="small",

@@ -18,7 +18,7 @@ from simulations.backdoor import Backdoor
 from simulations.data import Digits, Dirichlet
 from simulations.models import SmallCNN
 from simulations.recorder import FederationError, summarize
-from simulations.run import RunResult, run_scenario
+from simulations.run import run_scenario
 from simulations.scenario import (
     Clients,
     ConfigError,
@@ -28,6 +28,7 @@ from simulations.scenario import (
     Training,
     load_scenario,
 )
+from simulations.server import RunResult
 from simulations.triggers import Blended
 
 SCENARIO = Scenario(

@@ -1,0 +1,81 @@
+"""Measures the resident memory of the server and its clients over many rounds in one process.
+
+    python benchmarks/memory.py --rounds 100
+
+Runs the quickstart's federation with a short repair and a checkpoint in every round, reads the
+resident memory after each round, and writes memory.json beside this script. What is compared is the
+mean over the first ten rounds after the warm-up and over the last ten. Linux only.
+"""
+
+import argparse
+import gc
+import json
+import os
+import tempfile
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from fl_defense.records import RoundRecord
+from simulations.run import run_scenario
+from simulations.scenario import load_scenario
+
+ROOT = Path(__file__).parents[1]
+WARM_UP = 10
+"""Rounds in which caches fill and allocators settle."""
+SETTINGS = ["engine.name=in-process", "training.epochs=1", "defense.iterations=5",
+            "defense.num-scenes=256", "repair.min-agreement=0",
+            "repair.schedule.first-round=1"]  # fmt: skip
+
+
+def main() -> None:
+    """Run, write JSON, print one line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds)
+    out = Path(__file__).with_suffix(".json")
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(  # noqa: T201
+        f"{arguments.rounds} rounds: {result['first']:.0f} MiB after the warm-up, "
+        f"{result['last']:.0f} MiB at the end, growth {result['growth_per_round']:.3f} MiB a round"
+    )
+
+
+def measure(num_rounds: int) -> dict[str, Any]:
+    """Return the resident memory in MiB after each round, and what became of it."""
+    scenario = load_scenario(
+        ROOT / "configs/scenarios/quickstart.yaml", [*SETTINGS, f"rounds={num_rounds}"]
+    )
+    resident: list[float] = []
+
+    def tell(record: RoundRecord) -> None:
+        if record.round > 0:
+            gc.collect()
+            resident.append(resident_mebibytes())
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_scenario(scenario, Path(folder) / "run", tell)
+    settled = resident[WARM_UP:]
+    tenth = max(1, min(10, len(settled) // 2))
+    first, last = fmean(settled[:tenth]), fmean(settled[-tenth:])
+    return {
+        "rounds": num_rounds,
+        "settings": SETTINGS,
+        "first": first,
+        "last": last,
+        "growth_per_round": (last - first) / max(1, len(settled) - tenth),
+        "resident_mebibytes": resident,
+    }
+
+
+def resident_mebibytes() -> float:
+    """Return this process's resident memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    main()

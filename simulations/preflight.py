@@ -1,0 +1,51 @@
+"""What can be found wrong with a scenario only by looking at its data."""
+
+from collections.abc import Sequence
+
+import torch
+
+from simulations.client import deal_out, pick_device
+from simulations.data import ImageData, load_data
+from simulations.data.partition import Indices
+from simulations.scenario import ConfigError, Scenario
+
+
+def check_data(scenario: Scenario) -> ImageData:
+    """Read and deal out the data, as clients will: a fault must show before anything is written.
+
+    Raises:
+        ConfigError: if the device does not exist, the data cannot be had or dealt out, or a
+            backdoor could not be planted or measured.
+    """
+    if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
+        raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
+    try:
+        data = load_data(scenario.data)
+    except ValueError as error:
+        raise ConfigError([f"data: {error}"]) from error
+    try:
+        parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
+    except ValueError as error:
+        raise ConfigError([f"partition: {error}"]) from error
+    _check_backdoors(scenario, data, parts)
+    return data
+
+
+def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indices]) -> None:
+    """Refuse a backdoor that no malicious client could plant or no test image could show."""
+    malicious = [data.train_labels[parts[client]] for client in scenario.malicious_clients]
+    faults = []
+    for place, backdoor in scenario.places_of_backdoors().items():
+        if malicious and not any(backdoor.is_source(labels).any() for labels in malicious):
+            faults.append(
+                f"{place}.sources: no malicious client has an image of these classes, "
+                f"got {backdoor.sources}; choose others, another seed or another partition"
+            )
+        wanted = backdoor.wanted(data.test_labels, scenario.data.num_classes)
+        if torch.equal(wanted, data.test_labels):
+            faults.append(
+                f"{place}: no test image is of a class that the trigger should change; "
+                "use more test images or choose another target or other sources"
+            )
+    if faults:
+        raise ConfigError(faults)
