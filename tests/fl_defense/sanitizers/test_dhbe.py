@@ -97,7 +97,7 @@ def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients
 
 
 def test_losses_are_mean_absolute_differences_of_logits() -> None:
-    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3, consistency="absolute"))
+    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3))
     with torch.no_grad():
         players.student[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
         fidelity, consistency = players.student_losses()
