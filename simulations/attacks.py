@@ -1,6 +1,6 @@
 """Attacks: what malicious clients do to their data and to their update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,8 +36,11 @@ class Attack(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return the client's poisoned images, uint8 (N, C, H, W), and labels (N,)."""
 
-    def craft(self, received: Arrays, trained: Arrays) -> Arrays:
-        """Return the arrays to send, made from those received and those trained."""
+    def craft(self, received: Arrays, trained: Arrays, weights: Collection[str]) -> Arrays:
+        """Return the arrays to send, made from those received and those trained.
+
+        `weights` names the arrays that are trained by gradients; the others are buffers.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +69,9 @@ class NoAttack:
         del backdoors, num_classes, generator
         return images, labels
 
-    def craft(self, received: Arrays, trained: Arrays) -> Arrays:
+    def craft(self, received: Arrays, trained: Arrays, weights: Collection[str]) -> Arrays:
         """Return the trained arrays."""
-        del received
+        del received, weights
         return trained
 
 
@@ -159,13 +162,13 @@ class BadNets:
             free[chosen] = False
         return poisoned, relabeled
 
-    def craft(self, received: Arrays, trained: Arrays) -> Arrays:
-        """Scale the update of every floating-point array by `boost`."""
+    def craft(self, received: Arrays, trained: Arrays, weights: Collection[str]) -> Arrays:
+        """Scale the update of the weights by `boost`; a scaled variance could be negative."""
         if self.boost == 1:
             return trained
         return {
             name: received[name] + self.boost * (value - received[name])
-            if value.is_floating_point()
+            if name in weights
             else value
             for name, value in trained.items()
         }

@@ -69,13 +69,14 @@ def test_rounds_of_the_attack() -> None:
 
 
 def test_boost_scales_the_update_of_weights_alone() -> None:
-    received = {"w": torch.ones(2), "n": torch.tensor(4)}
-    trained = {"w": torch.tensor([1.5, 0.0]), "n": torch.tensor(9)}
-    sent = BadNets(boost=4).craft(received, trained)
+    received = {"w": torch.ones(2), "variance": torch.ones(1), "n": torch.tensor(4)}
+    trained = {"w": torch.tensor([1.5, 0.0]), "variance": torch.tensor([0.5]), "n": torch.tensor(9)}
+    sent = BadNets(boost=4).craft(received, trained, {"w"})
     assert sent["w"].tolist() == [3.0, -3.0]
+    assert sent["variance"].item() == 0.5
     assert sent["n"] == 9
-    assert BadNets().craft(received, trained) is trained
-    assert NoAttack().craft(received, trained) is trained
+    assert BadNets().craft(received, trained, {"w"}) is trained
+    assert NoAttack().craft(received, trained, {"w"}) is trained
 
 
 def test_all_to_all_moves_every_class_to_the_next() -> None:
