@@ -313,6 +313,21 @@ def test_schedule_and_warm_state(lab: Lab) -> None:
     assert [record.sanitized for record in lab.records] == [False, False, True, False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("asked", "repaired"),
+    [(1e-9, [False, True, True]), (1e9, [False, False, True]), ("history", [False, False, True])],
+)
+def test_repair_on_suspicion(lab: Lab, asked: Any, repaired: list[bool]) -> None:
+    lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, min_agreement=0,
+            schedule=Schedule(first_round=2, on_suspicion=asked))  # fmt: skip
+    _, *rounds = lab.records
+    assert [record.sanitized for record in rounds] == repaired
+    # Not before the first round; then every round is inspected, whatever comes of it.
+    assert ["anomaly" in record.details for record in rounds] == [False, True, True]
+    assert [record.details.get("alarm") for record in rounds[1:]] == [asked == 1e-9] * 2
+    assert rounds[1].details["suspected_class"] in (0, 1, 2)
+
+
 def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: Lab) -> None:
     final = lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=3, min_agreement=0,
                     broadcast="aggregate")  # fmt: skip
