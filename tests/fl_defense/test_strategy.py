@@ -391,6 +391,7 @@ def resumable(lab: Lab, tmp_path: Path, clients: list[Client]) -> tuple[Any, Che
     wrapped = SanitizingStrategy(
         flower.FedAvgM(server_momentum=0.9, fraction_evaluate=0.0), Halve(), lab.spec,
         device="cpu", min_agreement=0, observe=lab.outcomes.append, checkpoint_file=file,
+        schedule=Schedule(on_suspicion=1e-9),
     )  # fmt: skip
     lab.grid = ToyGrid(clients, lab.reply)
     return wrapped, file
@@ -407,6 +408,7 @@ def test_a_resumed_federation_ends_like_an_uninterrupted_one(lab: Lab, tmp_path:
 
     whole, _ = resumable(lab, tmp_path, clients)
     expected = whole.start(lab.grid, initial, num_rounds=4)
+    anomalies = [record.details.get("anomaly") for record in lab.records]
     first, file = resumable(lab, tmp_path, clients)
     first.start(lab.grid, initial, num_rounds=2)
     lab.outcomes.clear()
@@ -415,6 +417,7 @@ def test_a_resumed_federation_ends_like_an_uninterrupted_one(lab: Lab, tmp_path:
     found = second.start(lab.grid, initial, num_rounds=4, evaluate_fn=evaluate)
     assert found.arrays == expected.arrays
     assert [record.round for record in lab.records] == [3, 4]
+    assert [record.details["anomaly"] for record in lab.records] == anomalies[3:]
     assert len(lab.grid.sent) == 2 * len(clients)
     assert evaluated == [3, 4]
     assert sorted(found.train_metrics_clientapp) == [3, 4]
