@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from victims import Farm, Setting, say
 
-from fl_defense.inspection import FreeEagle, calibrated_bound
+from fl_defense.alarm import calibrated_bound
+from fl_defense.inspection import FreeEagle
 from fl_defense.model_spec import OnImages
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -48,6 +48,8 @@ class Carried:
     """The model that would be released now."""
     defense: State | None = None
     """The sanitizer's own, for its next call."""
+    watch: State | None = None
+    """What earlier inspections found, where the schedule asks for them."""
 
 
 @dataclass(frozen=True, kw_only=True)

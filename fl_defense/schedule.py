@@ -1,6 +1,7 @@
 """When to sanitize."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +19,36 @@ class Schedule:
     last: bool = True
     """Repair the last round whatever `every` says, so that what is released has been repaired."""
 
+    on_suspicion: float | Literal["history"] | None = None
+    """Repair a due round only if an inspection (FreeEagle) raises the alarm: history, when it finds
+    more than in earlier rounds; a number, when it finds an anomaly above it; null: do not ask."""
+
     def __post_init__(self) -> None:
         if self.first_round < 1:
             raise ValueError(f"first_round must be at least 1, got {self.first_round}")
         if self.every is not None and self.every < 1:
             raise ValueError(f"every must be at least 1 or null, got {self.every}")
+        if isinstance(self.on_suspicion, int | float) and self.on_suspicion <= 0:
+            raise ValueError(f"on_suspicion must be positive, got {self.on_suspicion}")
         if self.every is None and not self.last:
             raise ValueError("every is null and last is false, so no round would be repaired")
 
-    def is_due(self, server_round: int, num_rounds: int) -> bool:
-        """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired."""
+    def asks(self, server_round: int) -> bool:
+        """Tell whether the model of this round is to be inspected; all from `first_round` on."""
+        return self.on_suspicion is not None and server_round >= self.first_round
+
+    def is_due(self, server_round: int, num_rounds: int, *, alarmed: bool = False) -> bool:
+        """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired.
+
+        Args:
+            server_round: the round, from 1.
+            num_rounds: rounds in all.
+            alarmed: whether its inspection, if there was one, raised the alarm.
+        """
         if self.last and server_round == num_rounds:
             return True
         if self.every is None or server_round < self.first_round:
+            return False
+        if self.on_suspicion is not None and not alarmed:
             return False
         return (server_round - self.first_round) % self.every == 0

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Result, Strategy
 from torch import nn
 
+from fl_defense.alarm import Alarm, Watch
 from fl_defense.arrays import check_arrays, load_model, model_arrays, restore_arrays
 from fl_defense.buffers import Buffers, buffers_to_unify, unify_buffers, wrapped_strategies
 from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
@@ -110,6 +111,7 @@ class SanitizingStrategy(Strategy):
         self._asked: list[int] = []
         self._carried = Carried()
         self._num_finished = 0
+        self._watch = self._make_watch()
         self._sent_at = 0.0
 
     # --- Flower's five methods -------------------------------------------------------------------
@@ -286,7 +288,8 @@ class SanitizingStrategy(Strategy):
     def _repair(self, record: RoundDraft, suspect: nn.Module) -> tuple[nn.Module, OnImages]:
         """Return the weights to hand on and the model as deployed; note it all in `record`."""
         unrepaired = OnImages(suspect, self.spec.pixels)
-        if not self.schedule.is_due(record.round, self.num_rounds):
+        alarmed = self._inspect(record, suspect)
+        if not self.schedule.is_due(record.round, self.num_rounds, alarmed=alarmed):
             return suspect, unrepaired
         record.sanitized = True
         try:
@@ -314,6 +317,32 @@ class SanitizingStrategy(Strategy):
             return suspect, unrepaired
         self._carried.defense = sanitized.state
         return sanitized.model, deployed
+
+    def _make_watch(self) -> Watch | None:
+        asked = self.schedule.on_suspicion
+        if asked is None:
+            return None
+        alarm = Alarm() if asked == "history" else Alarm(bound=asked)
+        return Watch(spec=self.spec, alarm=alarm, seed=self.seed)
+
+    def _inspect(self, record: RoundDraft, suspect: nn.Module) -> bool:
+        """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
+        if self._watch is None or not self.schedule.asks(record.round):
+            return False
+        started = time.perf_counter()
+        found, alarmed, self._carried.watch = self._watch.look(suspect, self._carried.watch)
+        record.details["inspect_seconds"] = time.perf_counter() - started
+        record.details["anomaly"] = found.anomaly
+        record.details["suspected_class"] = found.suspected_class
+        record.details["alarm"] = alarmed
+        if alarmed:
+            logger.warning(
+                "round %d: class %d is suspected of a backdoor, anomaly %.1f",
+                record.round,
+                found.suspected_class,
+                found.anomaly,
+            )
+        return alarmed
 
     def _sanitize(self, record: RoundDraft, suspect: nn.Module) -> Sanitized:
         started = time.perf_counter()

@@ -16,7 +16,7 @@ LAYERS = (
     },
     {
         "fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate",
-        "fl_defense.inspection",
+        "fl_defense.inspection", "fl_defense.alarm",
     },
     {
         "fl_defense.strategy", "fl_defense.replies", "fl_defense.buffers", "fl_defense.arrays",

@@ -313,6 +313,21 @@ def test_schedule_and_warm_state(lab: Lab) -> None:
     assert [record.sanitized for record in lab.records] == [False, False, True, False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("asked", "repaired"),
+    [(1e-9, [False, True, True]), (1e9, [False, False, True]), ("history", [False, False, True])],
+)
+def test_repair_on_suspicion(lab: Lab, asked: Any, repaired: list[bool]) -> None:
+    lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, min_agreement=0,
+            schedule=Schedule(first_round=2, on_suspicion=asked))  # fmt: skip
+    _, *rounds = lab.records
+    assert [record.sanitized for record in rounds] == repaired
+    # Not before the first round; then every round is inspected, whatever comes of it.
+    assert ["anomaly" in record.details for record in rounds] == [False, True, True]
+    assert [record.details.get("alarm") for record in rounds[1:]] == [asked == 1e-9] * 2
+    assert rounds[1].details["suspected_class"] in (0, 1, 2)
+
+
 def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: Lab) -> None:
     final = lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=3, min_agreement=0,
                     broadcast="aggregate")  # fmt: skip
@@ -376,6 +391,7 @@ def resumable(lab: Lab, tmp_path: Path, clients: list[Client]) -> tuple[Any, Che
     wrapped = SanitizingStrategy(
         flower.FedAvgM(server_momentum=0.9, fraction_evaluate=0.0), Halve(), lab.spec,
         device="cpu", min_agreement=0, observe=lab.outcomes.append, checkpoint_file=file,
+        schedule=Schedule(on_suspicion=1e-9),
     )  # fmt: skip
     lab.grid = ToyGrid(clients, lab.reply)
     return wrapped, file
@@ -392,6 +408,7 @@ def test_a_resumed_federation_ends_like_an_uninterrupted_one(lab: Lab, tmp_path:
 
     whole, _ = resumable(lab, tmp_path, clients)
     expected = whole.start(lab.grid, initial, num_rounds=4)
+    anomalies = [record.details.get("anomaly") for record in lab.records]
     first, file = resumable(lab, tmp_path, clients)
     first.start(lab.grid, initial, num_rounds=2)
     lab.outcomes.clear()
@@ -400,6 +417,7 @@ def test_a_resumed_federation_ends_like_an_uninterrupted_one(lab: Lab, tmp_path:
     found = second.start(lab.grid, initial, num_rounds=4, evaluate_fn=evaluate)
     assert found.arrays == expected.arrays
     assert [record.round for record in lab.records] == [3, 4]
+    assert [record.details["anomaly"] for record in lab.records] == anomalies[3:]
     assert len(lab.grid.sent) == 2 * len(clients)
     assert evaluated == [3, 4]
     assert sorted(found.train_metrics_clientapp) == [3, 4]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fl_defense.sanitizers import DHBE, NoDefense
+from fl_defense.sanitizers import DHBE, SANITIZERS, NoDefense
 from fl_defense.schedule import Schedule
 from simulations.aggregators import FedAvg, MultiKrum
 from simulations.attacks import BadNets, NoAttack
@@ -160,7 +160,7 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("backdoor: {trigger: {name: patch, sise: 1}}", "backdoor.trigger.sise: unknown key; did you mean 'size'?"),
         ("rounds: many", "rounds: input should be a valid integer, unable to parse string as an integer, got 'many'"),
         ("rounds: 0", "rounds: input should be greater than or equal to 1, got 0"),
-        ("defense: {name: dhb}", "defense: 'dhb' is not one of none, dhbe; did you mean 'dhbe'?"),
+        ("defense: {name: dhb}", f"defense: 'dhb' is not one of {', '.join(SANITIZERS)}; did you mean 'dhbe'?"),
         ("defense: dhbe", "defense: must be a mapping with a name, got 'dhbe'"),
         ("defense: {name: dhbe, preset: fast}", "defense: preset: 'fast' is not one of per-round, faithful"),
         ("defense: {name: dhbe, scene-share: 2}", "defense: scene_share must be in [0, 1], got 2.0"),

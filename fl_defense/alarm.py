@@ -1,0 +1,138 @@
+"""When is a round's inspection an alarm? Compared with the past, or with a calibrated bound.
+
+The paper of FreeEagle decides on single models, by a bound from models that are known to be benign.
+`calibrated_bound` is that. A federation without such models has its own past: `AnomalyHistory` is
+our rule for it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from torch import nn
+
+from fl_defense.inspection import FreeEagle, Inspection
+from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers.base import State
+
+MAD_TO_DEVIATION = 1.4826
+"""A normal distribution's standard deviation in units of its median absolute deviation."""
+SMALLEST_ANOMALY = 1e-3
+"""Anomalies below this count as this, for their logarithm."""
+SMALLEST_SPREAD = 0.1
+"""Least standard deviation of the logarithm of quiet rounds: a still past is not a precise one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """When a round's inspection is an alarm: against a calibrated bound, or against the past.
+
+    The bound comes from benign runs of the same task, see `calibrated_bound`. Without it, the past
+    decides: the logarithm of the anomaly lies `deviations` robust standard deviations above the
+    median of the quiet rounds before, and 2 of the last 3 rounds suspect the same class.
+    """
+
+    bound: float | None = None
+    """Anomaly above which a round is an alarm at once; None: the past alone decides."""
+    deviations: float = 3.5
+    """Robust standard deviations above the median of quiet rounds."""
+    window: int = 20
+    """Quiet rounds that are remembered."""
+    fewest: int = 4
+    """Quiet rounds that it takes to compare with; before, the past raises no alarm."""
+
+    def __post_init__(self) -> None:
+        if self.deviations <= 0:
+            raise ValueError(f"deviations must be positive, got {self.deviations}")
+        if self.fewest < 2 or self.window < self.fewest:
+            raise ValueError(
+                f"fewest must be at least 2 and window at least fewest, got {self.fewest} and "
+                f"{self.window}"
+            )
+
+
+@dataclass
+class AnomalyHistory:
+    """The inspections of a federation's rounds so far, and whether the last was an alarm."""
+
+    alarm: Alarm
+    """When to raise it."""
+    quiet: list[float] = field(default_factory=list)
+    """Logarithms of the anomalies of rounds without alarm, oldest first."""
+    suspected: list[int] = field(default_factory=list)
+    """Suspected classes of the last three rounds."""
+
+    def add(self, inspection: Inspection) -> bool:
+        """Take in a round's inspection; return whether it is an alarm.
+
+        A round with an alarm does not become part of the past that later rounds are compared with.
+        """
+        logarithm = math.log(max(inspection.anomaly, SMALLEST_ANOMALY))
+        self.suspected = [*self.suspected[-2:], inspection.suspected_class]
+        alarmed = self._above_bound(inspection.anomaly) or self._stands_out(logarithm)
+        if not alarmed:
+            self.quiet = [*self.quiet, logarithm][-self.alarm.window :]
+        return alarmed
+
+    def _above_bound(self, anomaly: float) -> bool:
+        return self.alarm.bound is not None and anomaly > self.alarm.bound
+
+    def _stands_out(self, logarithm: float) -> bool:
+        if self.alarm.bound is not None or len(self.quiet) < self.alarm.fewest:
+            return False
+        center = median(self.quiet)
+        spread = MAD_TO_DEVIATION * median(abs(value - center) for value in self.quiet)
+        again = self.suspected.count(self.suspected[-1]) >= 2
+        return again and logarithm - center > self.alarm.deviations * max(spread, SMALLEST_SPREAD)
+
+
+def calibrated_bound(benign: Sequence[float], false_positive_rate: float = 0.05) -> float:
+    """Return the anomaly that this share of benign models exceeds.
+
+    Args:
+        benign: anomalies of models of the same task, trained without attackers.
+        false_positive_rate: share of benign models that may raise an alarm, in (0, 1).
+
+    Raises:
+        ValueError: if there are too few models for the rate.
+    """
+    if not 0 < false_positive_rate < 1 or len(benign) * false_positive_rate < 1:
+        raise ValueError(
+            f"a false-positive rate of {false_positive_rate} needs at least "
+            f"1 / rate benign models, got {len(benign)}"
+        )
+    above = int(len(benign) * false_positive_rate)
+    return sorted(benign)[-above - 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Inspects the aggregate of round after round and raises the alarm."""
+
+    spec: ModelSpec
+    """Structure of the model."""
+    alarm: Alarm = Alarm()
+    """When to raise it."""
+    freeeagle: FreeEagle = field(default_factory=FreeEagle.per_round)
+    """The inspection."""
+    seed: int = 0
+    """Of the first dummies."""
+
+    def look(self, model: nn.Module, state: State | None = None) -> tuple[Inspection, bool, State]:
+        """Inspect a round's model, which stays untouched.
+
+        Args:
+            model: the aggregate.
+            state: what the look at the round before returned; None in the first round.
+
+        Returns:
+            What was found, whether it is an alarm, and the state for the next round.
+        """
+        earlier: State = state or {"quiet": [], "suspected": [], "dummies": None}
+        history = AnomalyHistory(self.alarm, earlier["quiet"], earlier["suspected"])
+        found = self.freeeagle.inspect(model, self.spec, seed=self.seed, dummies=earlier["dummies"])
+        alarmed = history.add(found)
+        return found, alarmed, {
+            "quiet": history.quiet, "suspected": history.suspected, "dummies": found.dummies,
+        }  # fmt: skip
