@@ -271,7 +271,8 @@ class _Game:
         with torch.no_grad():
             inputs = self._draw()
             logits = self.student(inputs)
-        return -(self.student(self._patch(inputs)) - logits).abs().mean()
+        moved: Tensor = self.student(self._patch(inputs)) - logits
+        return -moved.abs().mean()
 
     def state(self) -> dict[str, State] | None:
         """Return the generators and their optimisers, if they are to be carried on."""
