@@ -2,7 +2,6 @@
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -12,26 +11,20 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Result, Strategy
 from torch import nn
 
-from fl_defense.alarm import Alarm, Watch
 from fl_defense.arrays import check_arrays, load_model, model_arrays, restore_arrays
 from fl_defense.buffers import Buffers, buffers_to_unify, unify_buffers, wrapped_strategies
 from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
 from fl_defense.gate import DoNoHarmGate
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.records import Rejection, RoundDraft, RoundOutcome
+from fl_defense.repairer import OnFailure, Repairer
 from fl_defense.replies import CheckedReplies, ReplyCheck
-from fl_defense.sanitizers.base import (
-    NoEffectWarning,
-    Sanitized,
-    Sanitizer,
-    apply_sanitizer,
-)
+from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.schedule import Schedule
 
 # A child of Flower's logger prints in Flower's format, at Flower's level.
 logger = logging.getLogger("flwr").getChild("fl_defense")
 
-OnFailure = Literal["keep", "previous", "raise"]
 Broadcast = Literal["repaired", "aggregate"]
 Observer = Callable[[RoundOutcome], None]
 
@@ -91,11 +84,8 @@ class SanitizingStrategy(Strategy):
         self.strategy = strategy
         self.sanitizer = sanitizer
         self.spec = spec
-        self.schedule = schedule or Schedule()
-        self.on_failure = on_failure
         self.broadcast = broadcast
         self.reply_check = reply_check or ReplyCheck()
-        self.seed = seed
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.observe = observe
         self.checkpoint_file = checkpoint_file
@@ -107,11 +97,18 @@ class SanitizingStrategy(Strategy):
         self.num_rounds = 0
         self._weighted_by_key: str = getattr(strategy, "weighted_by_key", "num-examples")
         self._unified_buffers = buffers_to_unify(spec.build(), strategy, buffers)
-        self._gate = DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device)
+        self._repairer = Repairer(
+            sanitizer=sanitizer,
+            spec=spec,
+            schedule=schedule or Schedule(),
+            gate=DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device),
+            on_failure=on_failure,
+            seed=seed,
+            device=self.device,
+        )
         self._asked: list[int] = []
         self._carried = Carried()
         self._num_finished = 0
-        self._watch = self._make_watch()
         self._sent_at = 0.0
 
     # --- Flower's five methods -------------------------------------------------------------------
@@ -166,7 +163,7 @@ class SanitizingStrategy(Strategy):
             self._finish(server_round)
             return None, metrics
         suspect = load_model(aggregate, self.spec, self.device)
-        chosen, deployed = self._repair(record, suspect)
+        chosen, deployed = self._repairer.repair(record, suspect, carried, self.num_rounds)
         carried.released = model_arrays(chosen, aggregate)
         carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
         self._show(record, suspect, deployed, checked.rejected, failures)
@@ -193,7 +190,8 @@ class SanitizingStrategy(Strategy):
     def summary(self) -> None:
         """Log the defense and what it wraps."""
         logger.info("\t├──> Defense: %r", self.sanitizer)
-        logger.info("\t├──> %r, min_agreement=%g", self.schedule, self._gate.min_agreement)
+        least = self._repairer.gate.min_agreement
+        logger.info("\t├──> %r, min_agreement=%g", self._repairer.schedule, least)
         logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
@@ -284,85 +282,6 @@ class SanitizingStrategy(Strategy):
         if arrays is None or len(arrays) == 0:
             return None, metrics
         return restore_arrays(arrays, self._carried.arrays, buffers), metrics
-
-    def _repair(self, record: RoundDraft, suspect: nn.Module) -> tuple[nn.Module, OnImages]:
-        """Return the weights to hand on and the model as deployed; note it all in `record`."""
-        unrepaired = OnImages(suspect, self.spec.pixels)
-        alarmed = self._inspect(record, suspect)
-        if not self.schedule.is_due(record.round, self.num_rounds, alarmed=alarmed):
-            return suspect, unrepaired
-        record.sanitized = True
-        try:
-            sanitized = self._sanitize(record, suspect)
-        except Exception as error:
-            if self.on_failure == "raise":
-                raise
-            logger.exception("round %d: the defense failed", record.round)
-            record.details["failure"] = f"{type(error).__name__}: {error}"
-            self._carried.defense = None
-            if self.on_failure == "previous":
-                assert self._carried.arrays is not None
-                previous = load_model(self._carried.arrays, self.spec, self.device)
-                return previous, OnImages(previous, self.spec.pixels)
-            return suspect, unrepaired
-        deployed = sanitized.deployed(self.spec)
-        record.agreement = self._gate.agreement(unrepaired, deployed)
-        reason = self._gate.refusal(record.agreement)
-        record.accepted = reason is None
-        if reason is not None:
-            logger.warning("round %d: repair refused, %s", record.round, reason)
-            record.details["refused"] = reason
-            # Generators that ruined this model would start from there: begin afresh.
-            self._carried.defense = None
-            return suspect, unrepaired
-        self._carried.defense = sanitized.state
-        return sanitized.model, deployed
-
-    def _make_watch(self) -> Watch | None:
-        asked = self.schedule.on_suspicion
-        if asked is None:
-            return None
-        alarm = Alarm() if asked == "history" else Alarm(bound=asked)
-        return Watch(spec=self.spec, alarm=alarm, seed=self.seed)
-
-    def _inspect(self, record: RoundDraft, suspect: nn.Module) -> bool:
-        """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
-        if self._watch is None or not self.schedule.asks(record.round):
-            return False
-        started = time.perf_counter()
-        found, alarmed, self._carried.watch = self._watch.look(suspect, self._carried.watch)
-        record.details["inspect_seconds"] = time.perf_counter() - started
-        record.details["anomaly"] = found.anomaly
-        record.details["suspected_class"] = found.suspected_class
-        record.details["alarm"] = alarmed
-        if alarmed:
-            logger.warning(
-                "round %d: class %d is suspected of a backdoor, anomaly %.1f",
-                record.round,
-                found.suspected_class,
-                found.anomaly,
-            )
-        return alarmed
-
-    def _sanitize(self, record: RoundDraft, suspect: nn.Module) -> Sanitized:
-        started = time.perf_counter()
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", NoEffectWarning)
-                sanitized = apply_sanitizer(
-                    self.sanitizer,
-                    suspect,
-                    self.spec,
-                    seed=self.seed * 1_000_003 + record.round,
-                    state=self._carried.defense,
-                )
-        finally:
-            record.sanitize_seconds = time.perf_counter() - started
-        record.details.update(sanitized.details)
-        if any(issubclass(warning.category, NoEffectWarning) for warning in caught):
-            logger.warning("round %d: the defense changed nothing", record.round)
-            record.details["no_effect"] = True
-        return sanitized
 
     def _silent(self, replies: Iterable[Message]) -> list[Rejection]:
         """Return the nodes that were asked and did not answer in time."""

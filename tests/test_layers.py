@@ -19,7 +19,8 @@ LAYERS = (
         "fl_defense.inspection", "fl_defense.alarm",
     },
     {
-        "fl_defense.strategy", "fl_defense.replies", "fl_defense.buffers", "fl_defense.arrays",
+        "fl_defense.strategy", "fl_defense.repairer", "fl_defense.replies",
+        "fl_defense.buffers", "fl_defense.arrays",
         "fl_defense.records", "fl_defense.checkpoint", "fl_defense",
     },
     {

@@ -1,0 +1,133 @@
+"""What happens to an aggregate: is a repair due, is it suspected, sanitize, accept or refuse."""
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fl_defense.alarm import Alarm, Watch
+from fl_defense.arrays import load_model
+from fl_defense.checkpoint import Carried
+from fl_defense.gate import DoNoHarmGate
+from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.records import RoundDraft
+from fl_defense.sanitizers.base import (
+    NoEffectWarning,
+    Sanitized,
+    Sanitizer,
+    State,
+    apply_sanitizer,
+)
+from fl_defense.schedule import Schedule
+
+logger = logging.getLogger("flwr").getChild("fl_defense")
+
+OnFailure = Literal["keep", "previous", "raise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repairer:
+    """Repairs aggregates; the fields are `SanitizingStrategy`'s arguments of the same names."""
+
+    sanitizer: Sanitizer
+    spec: ModelSpec
+    schedule: Schedule
+    gate: DoNoHarmGate
+    on_failure: OnFailure
+    seed: int
+    device: torch.device
+
+    @property
+    def _watch(self) -> Watch | None:
+        asked = self.schedule.on_suspicion
+        if asked is None:
+            return None
+        alarm = Alarm() if asked == "history" else Alarm(bound=asked)
+        return Watch(spec=self.spec, alarm=alarm, seed=self.seed)
+
+    def repair(
+        self, record: RoundDraft, suspect: nn.Module, carried: Carried, num_rounds: int
+    ) -> tuple[nn.Module, OnImages]:
+        """Return the weights to hand on and the model as deployed; note it all in `record`.
+
+        Args:
+            record: of the round; figures and reasons are added.
+            suspect: the aggregate, in eval mode.
+            carried: the global model of the round before, and what the defense and the watch carry
+                from round to round, which is replaced.
+            num_rounds: rounds in all.
+        """
+        unrepaired = OnImages(suspect, self.spec.pixels)
+        alarmed = self._inspect(record, suspect, carried)
+        if not self.schedule.is_due(record.round, num_rounds, alarmed=alarmed):
+            return suspect, unrepaired
+        record.sanitized = True
+        try:
+            sanitized = self._sanitize(record, suspect, carried.defense)
+        except Exception as error:
+            if self.on_failure == "raise":
+                raise
+            logger.exception("round %d: the defense failed", record.round)
+            record.details["failure"] = f"{type(error).__name__}: {error}"
+            carried.defense = None
+            if self.on_failure == "previous":
+                assert carried.arrays is not None
+                previous = load_model(carried.arrays, self.spec, self.device)
+                return previous, OnImages(previous, self.spec.pixels)
+            return suspect, unrepaired
+        deployed = sanitized.deployed(self.spec)
+        record.agreement = self.gate.agreement(unrepaired, deployed)
+        reason = self.gate.refusal(record.agreement)
+        record.accepted = reason is None
+        if reason is not None:
+            logger.warning("round %d: repair refused, %s", record.round, reason)
+            record.details["refused"] = reason
+            # Generators that ruined this model would start from there: begin afresh.
+            carried.defense = None
+            return suspect, unrepaired
+        carried.defense = sanitized.state
+        return sanitized.model, deployed
+
+    def _inspect(self, record: RoundDraft, suspect: nn.Module, carried: Carried) -> bool:
+        """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
+        watch = self._watch
+        if watch is None or not self.schedule.asks(record.round):
+            return False
+        started = time.perf_counter()
+        found, alarmed, carried.watch = watch.look(suspect, carried.watch)
+        record.details["inspect_seconds"] = time.perf_counter() - started
+        record.details["anomaly"] = found.anomaly
+        record.details["suspected_class"] = found.suspected_class
+        record.details["alarm"] = alarmed
+        if alarmed:
+            logger.warning(
+                "round %d: class %d is suspected of a backdoor, anomaly %.1f",
+                record.round,
+                found.suspected_class,
+                found.anomaly,
+            )
+        return alarmed
+
+    def _sanitize(self, record: RoundDraft, suspect: nn.Module, state: State | None) -> Sanitized:
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", NoEffectWarning)
+                sanitized = apply_sanitizer(
+                    self.sanitizer,
+                    suspect,
+                    self.spec,
+                    seed=self.seed * 1_000_003 + record.round,
+                    state=state,
+                )
+        finally:
+            record.sanitize_seconds = time.perf_counter() - started
+        record.details.update(sanitized.details)
+        if any(issubclass(warning.category, NoEffectWarning) for warning in caught):
+            logger.warning("round %d: the defense changed nothing", record.round)
+            record.details["no_effect"] = True
+        return sanitized
