@@ -47,6 +47,12 @@ def test_control_runs_need_no_other_file(path: Path) -> None:
     assert control.malicious_clients == ()
 
 
+@pytest.mark.parametrize("name", SANITIZERS)
+def test_the_quickstart_takes_every_defense_by_its_name(name: str) -> None:
+    quickstart = CONFIGS / "scenarios" / "quickstart.yaml"
+    assert load_scenario(quickstart, [f"defense.name={name}"]).defense == SANITIZERS[name]()
+
+
 def test_the_shipped_schema_is_the_programs() -> None:
     assert json.loads((CONFIGS / "scenario.schema.json").read_text()) == scenario_schema()
 

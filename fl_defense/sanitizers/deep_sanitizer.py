@@ -47,6 +47,11 @@ from fl_defense.surrogates import most_familiar, scenes
 
 CHUNK = 256
 """Images or dummies that are computed together outside the game."""
+HALVES_PER_DUMMY = 3
+"""Extractor once, suspect's head before and after balancing."""
+HALVES_PER_STEP = 11
+"""Extractor forward and back; head: search forward twice and back once, repair forward twice and
+back, for activations and weights, twice."""
 HALF_SURE = math.log(2)
 """Cross-entropy below which a dummy has at least half the posterior of its class."""
 
@@ -59,7 +64,7 @@ class DeepSanitizer:
         ValueError: if a value is out of its range.
     """
 
-    steps: int = 100
+    steps: int = 150
     """Steps of the head; the patch generator takes as many."""
     batch_size: int = 96
     """Dummies per step."""
@@ -197,8 +202,16 @@ class DeepSanitizer:
                 "fidelity": fidelity.item(),
                 "consistency": consistency.item(),
                 "least_class_share": game.least_class_share(),
+                "forward_images": self._forward_images(),
             },
         )
+
+    def _forward_images(self) -> float:
+        """Number of images passed forward; a pass through one part, forward or back, is a half."""
+        familiar = self.num_dummies * self.scenes_per_kept
+        halves = self.num_dummies * (HALVES_PER_DUMMY + 2 * self.balancing_steps)
+        halves += self.steps * self.batch_size * HALVES_PER_STEP
+        return familiar + halves / 2
 
 
 class _Game:

@@ -44,7 +44,8 @@ def test_runs_on_any_image_shape(settings: DeepSanitizer, shape: tuple[int, int,
     )
     torch.manual_seed(0)
     result = apply_sanitizer(settings, spec.build(), spec)
-    assert set(result.details) == {"fidelity", "consistency", "least_class_share"}
+    details = {"fidelity", "consistency", "least_class_share", "forward_images"}
+    assert set(result.details) == details
 
 
 def test_a_linear_cut_works_too() -> None:
