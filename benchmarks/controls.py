@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fl_defense.inspection import FreeEagle
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers import DHBE, DeepSanitizer, Sanitized, Sanitizer
+from fl_defense.sanitizers import BCU, DHBE, DeepSanitizer, Sanitized, Sanitizer
 from fl_defense.sanitizers.base import State
 from fl_defense.surrogates import most_familiar, scenes
 
@@ -133,6 +133,23 @@ class FreeEagleDummies(DeepSanitizer):
         return torch.cat(dummies), classes
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """Unlabelled images of the victim's own data set that it was not trained on.
+
+    Not data-free: what BCU's paper assumes, beside which its data-free forms are to be seen.
+    """
+
+    images: Tensor | None = field(default=None, repr=False, compare=False)
+    """Filled in for each victim."""
+
+    def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
+        """Return `num` images drawn at random."""
+        assert self.images is not None
+        assert self.images.shape[1:] == shape
+        return self.images[torch.randint(len(self.images), (num,))].float() / 255
+
+
 CONTROLS: dict[str, Sanitizer] = {
     "fine-tuning": FineTuning(),
     "dhbe without patches": DHBE(consistency_weight=0.0),
@@ -142,5 +159,6 @@ CONTROLS: dict[str, Sanitizer] = {
     "deep-sanitizer, noise features": NoiseFeatures(),
     "deep-sanitizer, FreeEagle's dummies": FreeEagleDummies(),
     "deep-sanitizer, oracle features": OracleFeatures(),
+    "bcu on own data": BCU(surrogate=OwnData()),
 }
 """Controls by the name that the tables use."""

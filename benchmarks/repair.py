@@ -27,12 +27,21 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from controls import CONTROLS, OracleFeatures
+from controls import CONTROLS, OracleFeatures, OwnData
 from victims import MODELS, TRIGGERS, Farm, Setting, Victim, say
 
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model_spec import OnImages
-from fl_defense.sanitizers import DHBE, DeepSanitizer, NoDefense, Sanitizer, apply_sanitizer
+from fl_defense.sanitizers import (
+    BCU,
+    CLP,
+    DHBE,
+    DeepCleanse,
+    DeepSanitizer,
+    NoDefense,
+    Sanitizer,
+    apply_sanitizer,
+)
 
 SANITIZERS: dict[str, Sanitizer] = {
     "none": NoDefense(),
@@ -40,6 +49,9 @@ SANITIZERS: dict[str, Sanitizer] = {
     "dhbe-faithful": DHBE.faithful(),
     "deep-sanitizer": DeepSanitizer.per_round(),
     "deep-sanitizer-thorough": DeepSanitizer.thorough(),
+    "bcu": BCU.per_round(),
+    "deep-cleanse": DeepCleanse.per_round(),
+    "clp": CLP(),
     **CONTROLS,
 }
 LEVERS: dict[str, Sanitizer] = {
@@ -119,6 +131,8 @@ def main() -> None:
 def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]:
     """Repair one victim and return its row."""
     victim = farm.victim(setting)
+    if getattr(sanitizer, "surrogate", None) == OwnData():
+        sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
     before = victim.measure(OnImages(victim.model, victim.spec.pixels))
     on_gpu = farm.device.type == "cuda"
     if on_gpu:

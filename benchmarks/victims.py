@@ -172,6 +172,15 @@ class Farm:
         model.eval()
         return victim
 
+    def unlabelled(self, setting: Setting) -> Tensor:
+        """Return the training images that the victim was not trained on, uint8 (N, C, H, W)."""
+        images = _load(replace(self._source(setting.data), max_test=self.max_test)).train_images
+        if setting.max_train is None:
+            raise ValueError("the victim was trained on all images; set max_train")
+        # As the data set draws its first `max_train` images.
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        return images[order[setting.max_train :]]
+
     def _source(self, name: str) -> ImageSource:
         if name == "digits":
             return Digits()

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from fl_defense.records import RoundOutcome, RoundRecord
     from fl_defense.replies import ReplyCheck
     from fl_defense.sanitizers import (
+        BCU,
+        CLP,
         DHBE,
         SANITIZERS,
+        DeepCleanse,
         DeepSanitizer,
         NoDefense,
+        Pipeline,
         Sanitized,
         Sanitizer,
     )
@@ -24,12 +28,16 @@ if TYPE_CHECKING:
     from fl_defense.strategy import SanitizingStrategy
 
 _MODULES = {
+    "BCU": "fl_defense.sanitizers",
+    "CLP": "fl_defense.sanitizers",
     "DHBE": "fl_defense.sanitizers",
     "DeepSanitizer": "fl_defense.sanitizers",
     "FreeEagle": "fl_defense.inspection",
     "SANITIZERS": "fl_defense.sanitizers",
+    "DeepCleanse": "fl_defense.sanitizers",
     "ModelSpec": "fl_defense.model_spec",
     "NoDefense": "fl_defense.sanitizers",
+    "Pipeline": "fl_defense.sanitizers",
     "Pixels": "fl_defense.model_spec",
     "ReplyCheck": "fl_defense.replies",
     "RoundOutcome": "fl_defense.records",
@@ -41,12 +49,16 @@ _MODULES = {
 }
 
 __all__ = [
+    "BCU",
+    "CLP",
     "DHBE",
     "SANITIZERS",
+    "DeepCleanse",
     "DeepSanitizer",
     "FreeEagle",
     "ModelSpec",
     "NoDefense",
+    "Pipeline",
     "Pixels",
     "ReplyCheck",
     "RoundOutcome",

@@ -38,9 +38,13 @@ class RoundRecord:
     malicious: list[int] = field(default_factory=list)
     """Partitions that attacked in this round; known to simulations alone."""
     accuracy: float | None = None
-    """Of the model handed on, on held-out images."""
+    """Of the model handed on, as it is deployed, on held-out images."""
     attack_success_rate: float | None = None
     robust_accuracy: float | None = None
+    accuracy_unpurified: float | None = None
+    """Of the same model without its purifier (model ASR, against system ASR); None: it has none."""
+    attack_success_rate_unpurified: float | None = None
+    robust_accuracy_unpurified: float | None = None
     accuracy_before: float | None = None
     """Of the aggregate, before the defense."""
     attack_success_rate_before: float | None = None

@@ -127,7 +127,8 @@ class Repairer:
         finally:
             record.sanitize_seconds = time.perf_counter() - started
         record.details.update(sanitized.details)
-        if any(issubclass(warning.category, NoEffectWarning) for warning in caught):
-            logger.warning("round %d: the defense changed nothing", record.round)
-            record.details["no_effect"] = True
+        idle = [str(w.message) for w in caught if issubclass(w.category, NoEffectWarning)]
+        if idle:
+            record.details["no_effect"] = "; ".join(idle)
+            logger.warning("round %d: %s", record.round, record.details["no_effect"])
         return sanitized

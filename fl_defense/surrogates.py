@@ -8,6 +8,8 @@ given model was trained on.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,22 @@ MAX_STROKES = 4
 """Most curved strokes in one scene."""
 POINTS_PER_STROKE = 16
 """Points on a stroke's curve to which a pixel's distance is measured."""
+
+
+class Surrogate(Protocol):
+    """Where unlabelled images come from that are no client's."""
+
+    def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
+        """Return `num` images in [0, 1], shape (num, C, H, W), on the CPU, drawn at random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """Procedural scenes: no image of anybody's."""
+
+    def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
+        """Draw `num` scenes."""
+        return scenes(num, shape)
 
 
 def scenes(
@@ -82,6 +100,18 @@ def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
         for hook in hooks:
             hook.remove()
     return inputs[torch.cat(distances).argsort()[:num]]
+
+
+@torch.no_grad()
+def class_balance(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return sampling weights (N,) that make the classes `model` sees in inputs equally frequent.
+
+    Args:
+        model: in eval mode.
+        inputs: (N, C, H, W), normalised, on the model's device.
+    """
+    classes = torch.cat([model(batch) for batch in inputs.split(512)]).argmax(dim=1)
+    return 1.0 / classes.bincount()[classes].float()
 
 
 def _colored_noise(

@@ -53,7 +53,7 @@ CONFIG = ConfigDict(
 """How a scenario is read: kebab-case keys, unknown ones are errors, the result is frozen."""
 
 
-def part(cls: type, **choices: "Choice") -> "Choice":
+def part(cls: type, **choices: "Choice | OneOrSeveral") -> "Choice":
     """Return the annotation of a field that is read from a mapping into the dataclass `cls`.
 
     Args:
@@ -63,22 +63,37 @@ def part(cls: type, **choices: "Choice") -> "Choice":
     return Choice({None: cls}, _make_model(cls, None, choices), nested=choices)
 
 
-def choice(table: Table, *, factory: type | None = None) -> "Choice":
+def choice(
+    table: Table,
+    *,
+    factory: type | None = None,
+    in_order: type | None = None,
+    **choices: "Choice | OneOrSeveral",
+) -> "Choice | OneOrSeveral":
     """Return the annotation of a field that is read from `{name: ..., fields...}`.
 
     Args:
         table: name -> dataclass. An entry with a `presets` method also takes a key `preset`, whose
             fields hold where the mapping does not give them.
         factory: dataclass for names with a colon, which become its field `path`.
+        in_order: dataclass for a list of choices, which become its field `steps`.
+        choices: for fields of the table's entries that are choices by name themselves.
     """
-    models = {name: _make_model(cls, name, {}) for name, cls in table.items()}
+    one = _choice_of_one(table, factory, choices)
+    return one if in_order is None else OneOrSeveral(one, in_order)
+
+
+def _choice_of_one(
+    table: Table, factory: type | None, nested: Mapping[str, "Choice | OneOrSeveral"]
+) -> "Choice":
+    models = {name: _make_model(cls, name, nested) for name, cls in table.items()}
     if factory is not None:
         models[FACTORY] = _make_model(factory, FACTORY, {})
     if len(models) == 1:
-        return Choice(table, *models.values(), factory=factory)
+        return Choice(table, *models.values(), factory=factory, nested=nested)
     tagged = [Annotated[model, Tag(name)] for name, model in models.items()]
     union: Any = Annotated[Union[tuple(tagged)], Discriminator(_name_of)]  # noqa: UP007 - made from a list
-    return Choice(table, union, factory=factory)
+    return Choice(table, union, factory=factory, nested=nested)
 
 
 def presets_of(cls: Any) -> Mapping[str, Any]:
@@ -133,7 +148,7 @@ class Choice:
         model: Any,
         *,
         factory: type | None = None,
-        nested: Mapping[str, "Choice"] | None = None,
+        nested: Mapping[str, "Choice | OneOrSeveral"] | None = None,
     ) -> None:
         self.table = table
         self.model = model
@@ -185,7 +200,7 @@ class Choice:
                 {"got": repr(preset), "known": ", ".join(presets) or "(it has none)"},
             )
         own = {kebab(key): value for key, value in given.items() if key != "preset"}
-        base = {kebab(key): value for key, value in dataclasses.asdict(presets[preset]).items()}
+        base = {kebab(key): value for key, value in vars(presets[preset]).items()}
         return {**base, **own}
 
     def _dump(self, value: Any) -> dict[str, Any]:
@@ -194,7 +209,8 @@ class Choice:
             kebab(field.name): getattr(value, field.name) for field in dataclasses.fields(value)
         }
         for name, inner in self.nested.items():
-            values[kebab(name)] = inner._dump(getattr(value, name))
+            if hasattr(value, name):
+                values[kebab(name)] = inner._dump(getattr(value, name))
         if self.factory is not None and isinstance(value, self.factory):
             return {"name": values.pop("path"), **values}
         for name, cls in self.table.items():
@@ -204,35 +220,60 @@ class Choice:
 
 
 class OneOrSeveral:
-    """Reads one part, or a list of them, into a tuple; writes a single one back as itself."""
+    """Reads one part, or a list of them; writes back what was read.
 
-    def __init__(self, one: Choice) -> None:
+    Args:
+        one: reads a single part.
+        join: dataclass that several parts become, in its field `steps`; without it the value is a
+            tuple, also of a single one.
+    """
+
+    def __init__(self, one: Choice, join: Any = None) -> None:
         self.one = one
+        self.join = join
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Fork before reading, so that faults are told where they stand in the file."""
         single = self.one.__get_pydantic_core_schema__(source, handler)
-        return core_schema.no_info_after_validator_function(
-            lambda read: tuple(read) if isinstance(read, list) else (read,),
-            core_schema.tagged_union_schema(
-                {ONE: single, LIST: core_schema.list_schema(single, min_length=1)},
-                discriminator=lambda given: LIST if isinstance(given, (list, tuple)) else ONE,
-            ),
+        several: CoreSchema = core_schema.list_schema(single, min_length=1)
+        after = core_schema.no_info_after_validator_function
+        if self.join is not None:
+            several = after(lambda read: self.join(steps=tuple(read)), several)
+        forked: CoreSchema = core_schema.tagged_union_schema(
+            {ONE: single, LIST: several},
+            discriminator=lambda given: LIST if isinstance(given, list) else ONE,
+        )
+        if self.join is None:
+            forked = after(lambda read: tuple(read) if isinstance(read, list) else (read,), forked)
+        return core_schema.no_info_before_validator_function(
+            lambda given: given if (parts := self._parts(given)) is None else list(parts),
+            forked,
             serialization=core_schema.plain_serializer_function_ser_schema(self._dump),
         )
 
-    def _dump(self, values: tuple[Any, ...]) -> Any:
-        written = [self.one._dump(value) for value in values]
-        return written[0] if len(written) == 1 else written
+    def _parts(self, value: Any) -> tuple[Any, ...] | None:
+        """Return the parts of several, or None for a single one."""
+        if self.join is not None:
+            return value.steps if isinstance(value, self.join) else None
+        return value if isinstance(value, tuple) else None
+
+    def _dump(self, value: Any) -> Any:
+        parts = self._parts(value)
+        if parts is None:
+            return self.one._dump(value)
+        written = [self.one._dump(part) for part in parts]
+        return written[0] if self.join is None and len(written) == 1 else written
 
 
 def _name_of(given: Any) -> str | None:
     return given.get("name") if isinstance(given, Mapping) else None
 
 
-def _make_model(cls: type, name: str | None, choices: Mapping[str, "Choice"]) -> type[_PartModel]:
+def _make_model(
+    cls: type, name: str | None, choices: Mapping[str, "Choice | OneOrSeveral"]
+) -> type[_PartModel]:
     hints, docs = get_type_hints(cls), field_docs(cls)
     fields: dict[str, Any] = {}
     if name is not None:

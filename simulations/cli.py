@@ -1,9 +1,7 @@
-"""The command line: fl-defense run | list | schema."""
+"""The command line: fl-defense run | list | schema | repair | evaluate."""
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from datetime import datetime
 from functools import partial
@@ -11,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from simulations import file_commands
 from simulations.table import HEADER, rate, row
+from simulations.terminal import clear_errors, console, escape
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
 # hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
@@ -27,10 +26,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+app.add_typer(file_commands.app)
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+INTERRUPTED = (
+    "interrupted; finished rounds are in the results folder, and "
+    "`fl-defense run --resume FOLDER` goes on with it"
+)
 
 
 @app.callback()
@@ -59,7 +60,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")] = False,
 ) -> None:
     """Run a federation under attack and write a results folder."""
-    with _clear_errors():
+    with clear_errors(INTERRUPTED):
         # Imported here: `--help` should not wait for torch.
         from fl_defense.records import RoundRecord
         from simulations.run import resume_run, run_scenario
@@ -83,7 +84,7 @@ def run(
             with console.status("starting the clients") as status:
 
                 def tell(record: RoundRecord) -> None:
-                    console.print(_escape(row(record)))
+                    console.print(escape(row(record)))
                     status.update(f"round {record.round + 1} of {loaded.rounds}")
 
                 result = go(tell)
@@ -93,7 +94,7 @@ def run(
 @app.command()
 def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")]) -> None:
     """Print the table of rounds of a results folder, and its summary if the run is finished."""
-    with _clear_errors():
+    with clear_errors():
         from fl_defense.records import read_records
         from simulations.scenario import ConfigError
 
@@ -103,11 +104,11 @@ def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")
             raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
         console.print(f"[bold]{HEADER}[/bold]")
         for record in records:
-            console.print(_escape(row(record)))
+            console.print(escape(row(record)))
         if (folder / "summary.json").exists():
             _print_summary(json.loads((folder / "summary.json").read_text()), folder)
         else:
-            console.print(f"not finished; fl-defense run --resume {_escape(str(folder))}")
+            console.print(f"not finished; fl-defense run --resume {escape(str(folder))}")
 
 
 @app.command("list")
@@ -144,34 +145,10 @@ def schema() -> None:
     print(json.dumps(scenario_schema(), indent=2))  # noqa: T201 - plain, for a pipe
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Turn faults of the input into one line each and exit 2; a failed federation into exit 1."""
-    from simulations.recorder import FederationError
-    from simulations.scenario import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        for fault in error.faults:
-            errors.print(f"[red]error:[/red] {_escape(fault)}")
-        raise typer.Exit(EXIT_BAD_INPUT) from None
-    except FederationError as error:
-        errors.print(f"[red]failed:[/red] {_escape(str(error))}")
-        raise typer.Exit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        errors.print(
-            "interrupted; finished rounds are in the results folder, and "
-            "`fl-defense run --resume FOLDER` goes on with it"
-        )
-        # Flower's server thread would go on waiting for replies.
-        os._exit(EXIT_INTERRUPTED)
-
-
 def _introduce(scenario: Any) -> None:
     described = scenario.model_dump(mode="json", by_alias=True)
     names = ", ".join(
-        f"{part} {described[part]['name']}"
+        f"{part} {_names(described[part])}"
         for part in ("data", "partition", "model", "aggregator", "attack", "defense", "engine")
     )
     malicious = ", ".join(map(str, scenario.malicious_clients)) or "none"
@@ -180,6 +157,12 @@ def _introduce(scenario: Any) -> None:
         f"{scenario.clients.count} clients, {scenario.num_replies} a round, malicious: {malicious}"
     )
     console.print(f"[bold]{HEADER}[/bold]")
+
+
+def _names(described: Any) -> str:
+    if isinstance(described, list):
+        return " then ".join(part["name"] for part in described)
+    return str(described["name"])
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -191,6 +174,12 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"(before repair: {rate(means['accuracy_before'])}, "
         f"{rate(means['attack_success_rate_before'])}, {rate(means['robust_accuracy_before'])})"
     )
+    if means["accuracy_unpurified"] is not None:
+        console.print(
+            f"the model without its purifier: accuracy {rate(means['accuracy_unpurified'])}, "
+            f"ASR {rate(means['attack_success_rate_unpurified'])}, "
+            f"robust accuracy {rate(means['robust_accuracy_unpurified'])}"
+        )
     backdoors = summary["backdoors"]
     if len(backdoors) > 1 or any("non_source_accuracy" in rates for rates in backdoors):
         for rates in backdoors:
@@ -230,7 +219,3 @@ def _default_cut(architecture: Any) -> str:
     from fl_defense.model_cut import default_cut
 
     return default_cut(architecture().build((3, 32, 32), 10))
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

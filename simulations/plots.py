@@ -29,8 +29,12 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
         ("robust_accuracy", "robust accuracy", {"color": "tab:green", "linestyle": ":"}),
         ("attack_success_rate_before", "ASR before repair",
          {"color": "tab:red", "linestyle": "--", "alpha": 0.6}),
+        ("attack_success_rate_unpurified", "ASR without purifier",
+         {"color": "tab:orange", "linestyle": "-."}),
         ("attack_success_rate", "ASR", {"color": "tab:red"}),
     ):  # fmt: skip
+        if all(getattr(record, field) is None for record in measured):
+            continue
         axes.plot(
             rounds,
             [getattr(record, field) for record in measured],

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fl_defense.model_spec import OnImages
 from fl_defense.records import RoundOutcome, RoundRecord
 from simulations.client import pick_device
 from simulations.data import ImageData
@@ -24,6 +25,9 @@ RATES = (
     "accuracy_before",
     "attack_success_rate_before",
     "robust_accuracy_before",
+    "accuracy_unpurified",
+    "attack_success_rate_unpurified",
+    "robust_accuracy_unpurified",
 )
 
 
@@ -53,6 +57,8 @@ class Recorder:
         finished: Sequence[RoundRecord] = (),
     ) -> None:
         self.records: list[RoundRecord] = list(finished)
+        self.deployed: OnImages | None = None
+        """The system of the last round that was observed."""
         self._scenario = scenario
         self._folder = folder
         self._tell = tell
@@ -71,10 +77,15 @@ class Recorder:
         rates: dict[str, Any] = {}
         details = self._details(outcome)
         if outcome.before is not None and outcome.after is not None:
+            self.deployed = outcome.after
             before = self._evaluation.measure(outcome.before)
             unchanged = outcome.after.model is outcome.before.model and outcome.after.purify is None
             after = before if unchanged else self._evaluation.measure(outcome.after)
             rates = _side_by_side(after.overall, before.overall)
+            if outcome.after.purify is not None:
+                model = OnImages(outcome.after.model, outcome.after.pixels)
+                unpurified = self._evaluation.measure(model).overall
+                rates |= {f"{name}_unpurified": rate for name, rate in unpurified.items()}
             pairs = zip(after.by_backdoor, before.by_backdoor, strict=True)
             details["backdoors"] = [_side_by_side(*pair) for pair in pairs]
         record = replace(

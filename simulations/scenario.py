@@ -9,24 +9,20 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.pictures import PictureFolder
 from fl_defense.replies import ReplyCheck
-from fl_defense.sanitizers import SANITIZERS, NoDefense, Sanitizer
+from fl_defense.sanitizers import SANITIZERS, NoDefense, Pipeline, Sanitizer
 from fl_defense.schedule import Schedule
+from fl_defense.surrogates import Scenes
 from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
 from simulations.attacks import ATTACKS, Attack, NoAttack
 from simulations.backdoor import Backdoor
-from simulations.choices import CONFIG, LIST, ONE, OneOrSeveral, choice, kebab, nearest, part
+from simulations.choices import CONFIG, OneOrSeveral, choice, part
 from simulations.data import DATASETS, IID, PARTITIONS, Digits, ImageSource, Partition
+from simulations.faults import ConfigError as ConfigError
+from simulations.faults import apply_override, faults_of
 from simulations.models import MODELS, Architecture, Factory, SmallCNN
 from simulations.triggers import TRIGGERS
-
-
-class ConfigError(ValueError):
-    """A scenario is wrong; `faults` holds one line each: where: what, got; what to do."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 class Clients(BaseModel):
@@ -117,6 +113,12 @@ ENGINES: dict[str, type[RayEngine] | type[InProcessEngine]] = {
 """Engines by the name that a scenario gives."""
 
 
+SURROGATES: dict[str, Any] = {"scenes": Scenes, "folder": PictureFolder, **DATASETS}
+"""Where a defense may take unlabelled images from, by the name that a scenario gives."""
+
+DEFENSE = choice(SANITIZERS, in_order=Pipeline, surrogate=choice(SURROGATES))
+"""How a defense is read: a name with its fields, or a list of them."""
+
 TABLES: dict[str, Mapping[str, Any]] = {
     "data": DATASETS,
     "partition": PARTITIONS,
@@ -125,6 +127,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "attack": ATTACKS,
     "aggregator": AGGREGATORS,
     "defense": SANITIZERS,
+    "surrogate": SURROGATES,
     "engine": ENGINES,
 }
 """All tables, by the field that chooses from them."""
@@ -158,8 +161,8 @@ class Scenario(BaseModel):
     """A trigger and its target, or a list of such: measured in every run, planted by the attack."""
     attack: Annotated[Attack, choice(ATTACKS)] = NoAttack()
     """What malicious clients do."""
-    defense: Annotated[Sanitizer, choice(SANITIZERS)] = NoDefense()
-    """The sanitizer that repairs the aggregate."""
+    defense: Annotated[Sanitizer, DEFENSE] = NoDefense()
+    """The sanitizer that repairs the aggregate, or a list of them that run in order."""
     repair: Repair = Repair()
     """How the server applies the defense."""
     engine: Annotated[Engine, choice(ENGINES)] = RayEngine()
@@ -221,6 +224,9 @@ class Scenario(BaseModel):
                 f"clients.per-round: must be at most the count of {self.clients.count}, "
                 f"got {self.num_replies}; lower it"
             )
+        for step in getattr(self.defense, "steps", (self.defense,)):
+            if _is_same_source(getattr(step, "surrogate", None), self.data):
+                yield "defense.surrogate: is the clients' own data; name another source of images"
         try:
             shape, num_classes = self.data.input_shape, self.data.num_classes
         except ValueError as error:
@@ -238,6 +244,13 @@ class Scenario(BaseModel):
                 check()
             except ValueError as error:
                 yield f"{where}: {error}"
+
+
+def _is_same_source(surrogate: object, data: ImageSource) -> bool:
+    """Tell whether a defense would be given images of the data set that the clients share."""
+    if type(surrogate) is not type(data):
+        return False
+    return getattr(surrogate, "root", None) == getattr(data, "root", None)
 
 
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
@@ -261,11 +274,11 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     if not isinstance(content, dict):
         raise ConfigError([f"{path}: must be a mapping, got {type(content).__name__}"])
     for override in overrides:
-        _apply_override(content, override)
+        apply_override(content, override)
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:
-        faults = [*_faults(error), *_misfits_of_the_rest(content, error)]
+        faults = [*faults_of(error, Scenario, TABLES), *_misfits_of_the_rest(content, error)]
         raise ConfigError([f"{path}: {fault}" for fault in faults]) from error
 
 
@@ -273,25 +286,6 @@ def scenario_schema() -> dict[str, Any]:
     """Return the JSON Schema of a scenario file."""
     schema = Scenario.model_json_schema(by_alias=True, mode="validation")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    keys = dotted.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError([f"--set: must be dotted.field=value, got {override!r}; e.g. seed=3"])
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError([f"--set {dotted}: not a YAML value: {text!r}"]) from error
-    inner = content
-    for key in keys[:-1]:
-        if not isinstance(inner.get(key), dict):
-            inner[key] = {}
-        inner = inner[key]
-    if keys[-1] == "name" and len(keys) > 1 and inner.get("name") != value:
-        inner.clear()
-    inner[keys[-1]] = value
 
 
 def _misfits_of_the_rest(content: Mapping[str, Any], error: ValidationError) -> list[str]:
@@ -312,74 +306,3 @@ def _misfits_of_the_rest(content: Mapping[str, Any], error: ValidationError) -> 
         ]
         return [line for line in misfits if line.split(".")[0].split(":")[0] not in wrong]
     return []
-
-
-def _faults(error: ValidationError) -> Iterator[str]:
-    """Write each of pydantic's errors as one line: where: what, got ...; what to do."""
-    for fault in error.errors():
-        cause = fault.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            yield from cause.faults
-            continue
-        where = ".".join(kebab(str(step)) for step in _without_tags(fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            known = _known_keys(fault["loc"])
-            yield f"{where}: unknown key{nearest(str(fault['loc'][-1]), known)}" + (
-                f"; known: {', '.join(known)}" if known else ""
-            )
-        elif fault["type"] == "missing":
-            yield f"{where}: is missing; add it"
-        elif fault["type"] == "value_error":
-            yield f"{where}: {cause}"
-        elif fault["type"] in ("unknown_name", "unknown_preset", "no_name"):
-            yield f"{where}: {fault['msg']}"
-        else:
-            yield f"{where}: {_lower_first(fault['msg'])}, got {fault['input']!r}"
-
-
-def _without_tags(loc: tuple[int | str, ...]) -> list[int | str]:
-    """Drop from a location the names that a choice was decided by."""
-    steps: list[int | str] = []
-    for index, step in enumerate(loc):
-        table = TABLES.get(str(loc[index - 1])) if index else None
-        if step in (ONE, LIST) or (table is not None and (step in table or ":" in str(step))):
-            continue
-        steps.append(step)
-    return steps
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are known where an unknown one was found."""
-    schema: Mapping[str, Any] = Scenario.model_json_schema(by_alias=True)
-    definitions = schema.get("$defs", {})
-    current: Mapping[str, Any] = schema
-    for step in loc[:-1]:
-        current = _step_into(current, str(step), definitions)
-    return list(_resolve(current, definitions).get("properties", {}))
-
-
-def _step_into(
-    schema: Mapping[str, Any], step: str, definitions: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    resolved = _resolve(schema, definitions)
-    if step in (ONE, LIST):
-        options: list[Mapping[str, Any]] = resolved["oneOf"]
-        return next(option for option in options if ("items" in option) == (step == LIST))
-    if step.isdigit() and "items" in resolved:
-        return resolved["items"]  # type: ignore[no-any-return]
-    if kebab(step) in resolved.get("properties", {}):
-        return resolved["properties"][kebab(step)]  # type: ignore[no-any-return]
-    for option in resolved.get("oneOf", ()):
-        entry = _resolve(option, definitions)
-        if entry.get("properties", {}).get("name", {}).get("const") == step:
-            return entry
-    return resolved
-
-
-def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    reference = schema.get("$ref")
-    return definitions[reference.rsplit("/", 1)[1]] if reference else schema
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fl_defense.checkpoint import CheckpointFile
+from fl_defense.model_files import export_deployed
 from fl_defense.model_spec import ModelSpec
 from fl_defense.records import RoundRecord
 from fl_defense.strategy import Observer, SanitizingStrategy
@@ -74,6 +75,10 @@ def serve(
     )
     seconds = perf_counter() - started + sum(map(_seconds, finished))
     summary = summarize(scenario, recorder.records, pick_device(scenario.device), seconds)
+    if recorder.deployed is not None and recorder.deployed.purify is not None:
+        # The weights alone are still backdoored: what is deployed is weights and purifier.
+        deployed = recorder.deployed.cpu().eval()
+        export_deployed(folder.path / "deployed.pt2", deployed, scenario.data.input_shape)
     folder.finish(summary, recorder.records, result.arrays.to_torch_state_dict())
     return RunResult(folder=folder.path, records=recorder.records, summary=summary)
 

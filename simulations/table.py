@@ -14,6 +14,8 @@ def row(record: "RoundRecord") -> str:
     note = ""
     if record.sanitized and not record.accepted:
         note = f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
+    if record.attack_success_rate_unpurified is not None:
+        note += f"  ASR without purifier {rate(record.attack_success_rate_unpurified)}"
     dropped = record.num_rejected + record.num_failures
     lost = f" -{dropped}" if dropped else "   "
     return (

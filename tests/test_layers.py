@@ -20,11 +20,11 @@ LAYERS = (
     },
     {
         "fl_defense.strategy", "fl_defense.repairer", "fl_defense.replies",
-        "fl_defense.buffers", "fl_defense.arrays",
-        "fl_defense.records", "fl_defense.checkpoint", "fl_defense",
+        "fl_defense.buffers", "fl_defense.arrays", "fl_defense.records",
+        "fl_defense.checkpoint", "fl_defense.model_files", "fl_defense.pictures", "fl_defense",
     },
     {
-        "simulations.scenario", "simulations.choices", "simulations.attacks",
+        "simulations.scenario", "simulations.choices", "simulations.faults", "simulations.attacks",
         "simulations.backdoor", "simulations.triggers", "simulations.aggregators", "simulations.data",
         "simulations.models", "simulations",
     },
@@ -32,8 +32,12 @@ LAYERS = (
         "simulations.server", "simulations.client", "simulations.recorder",
         "simulations.evaluation", "simulations.plots", "simulations.ordered_grid",
         "simulations.table", "simulations.results", "simulations.preflight",
+        "simulations.model_requests", "simulations.terminal",
     },
-    {"simulations.cli", "simulations.run", "simulations.engines", "simulations.flower_app"},
+    {
+        "simulations.cli", "simulations.run", "simulations.engines", "simulations.flower_app",
+        "simulations.file_commands",
+    },
 )  # fmt: skip
 
 ONLY_TORCH = ("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "numpy", "rich")

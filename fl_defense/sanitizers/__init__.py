@@ -7,24 +7,35 @@ from fl_defense.sanitizers.base import (
     Sanitizer,
     apply_sanitizer,
 )
+from fl_defense.sanitizers.bcu import BCU
+from fl_defense.sanitizers.clp import CLP
+from fl_defense.sanitizers.deep_cleanse import DeepCleanse
 from fl_defense.sanitizers.deep_sanitizer import DeepSanitizer
 from fl_defense.sanitizers.dhbe import DHBE
 from fl_defense.sanitizers.none import NoDefense
+from fl_defense.sanitizers.pipeline import Pipeline
 
 SANITIZERS: dict[str, type[Sanitizer]] = {
     "none": NoDefense,
     "dhbe": DHBE,
     "deep-sanitizer": DeepSanitizer,
+    "bcu": BCU,
+    "deep-cleanse": DeepCleanse,
+    "clp": CLP,
 }
-"""Defenses by the name that a scenario gives."""
+"""Defenses by the name that a scenario gives; a list of names becomes a `Pipeline`."""
 
 __all__ = [
+    "BCU",
+    "CLP",
     "DHBE",
     "SANITIZERS",
     "ContractError",
+    "DeepCleanse",
     "DeepSanitizer",
     "NoDefense",
     "NoEffectWarning",
+    "Pipeline",
     "Sanitized",
     "Sanitizer",
     "apply_sanitizer",

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,9 @@ class Sanitized:
 class Sanitizer(Protocol):
     """A defense: a frozen dataclass whose fields are its hyper-parameters."""
 
-    changes_models: ClassVar[bool]
-    """False only for a defense that is meant to return the suspect unchanged."""
+    @property
+    def changes_models(self) -> bool:
+        """False for a defense that is meant to return the suspect's weights; a class variable."""
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, Player, place_patches
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import most_familiar, scenes
+from fl_defense.surrogates import class_balance, most_familiar, scenes
 
 FORWARDS_PER_STUDENT_STEP = 7
 """Teacher 1, student 2, backward through the student's two passes 4; in forward passes."""
@@ -238,7 +238,7 @@ class _Game:
             self.images = Player(images, lr, self.device)
         if settings.scene_share > 0:
             self._scenes = self._familiar_scenes(spec)
-            self._scene_weights = _class_balance(teacher, self._scenes)
+            self._scene_weights = class_balance(teacher, self._scenes)
         if state is not None:
             self._load(state)
 
@@ -323,13 +323,6 @@ def total_variation(inputs: Tensor) -> Tensor:
     rising = inputs[..., 1:, :-1] - inputs[..., :-1, 1:]
     total: Tensor = right.norm() + below.norm() + falling.norm() + rising.norm()
     return total
-
-
-@torch.no_grad()
-def _class_balance(teacher: nn.Module, inputs: Tensor) -> Tensor:
-    """Return sampling weights (N,) that make the teacher's classes equally frequent."""
-    classes = torch.cat([teacher(batch) for batch in inputs.split(512)]).argmax(dim=1)
-    return 1.0 / classes.bincount()[classes].float()
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:

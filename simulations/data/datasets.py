@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_defense.model_spec import Pixels
+from fl_defense.pictures import fit
 from simulations.data.readers import (
     DataError,
     ImageData,
@@ -54,6 +55,17 @@ class ImageSource(ABC):
     @abstractmethod
     def pixels(self) -> Pixels:
         """Mean and standard deviation to normalise with."""
+
+    def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
+        """Return `num` training images in [0, 1], drawn at random and resized: surrogate images.
+
+        Raises:
+            DataError: if the data set cannot be had.
+        """
+        images = self.load().train_images
+        rounds = -(-num // len(images))
+        order = torch.cat([torch.randperm(len(images)) for _ in range(rounds)])[:num]
+        return fit(images[order].float() / 255, shape)
 
     @abstractmethod
     def read(self) -> ImageData:

@@ -345,7 +345,7 @@ def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
             return Sanitized(model=copy.deepcopy(suspect))
 
     lab.run(FedAvg().build(8, 8), Idle(), [stays] * 8, rounds=1)
-    assert lab.records[1].details["no_effect"] is True
+    assert lab.records[1].details["no_effect"] == "Idle left the model unchanged"
 
 
 def test_observer_sees_both_models_and_round_zero(lab: Lab) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fl_defense.records import RoundRecord, read_records
-from fl_defense.sanitizers import DHBE
+from fl_defense.sanitizers import DHBE, DeepCleanse
 from simulations import client
 from simulations.attacks import BadNets
 from simulations.backdoor import Backdoor
@@ -72,6 +72,25 @@ def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None
     assert records[2].details["forward_images"] > 0
     assert records[1].train_seconds > 0
     assert records[1].sanitize_seconds > 0
+
+
+def test_a_purified_system_is_told_apart_from_its_model(tmp_path: Path) -> None:
+    purify = DeepCleanse(
+        num_images=32, num_limit_images=16, completion_width=2, completion_steps=2, batch_size=8,
+        hole_limits=(1.0,), min_agreement=0,
+    )  # fmt: skip
+    scenario = SCENARIO.model_copy(update={"defense": purify, "rounds": 1})
+    result = run_scenario(scenario, tmp_path / "out")
+    initial, last = result.records
+    assert initial.accuracy_unpurified is None
+    assert last.accuracy_unpurified == last.accuracy_before
+    assert last.attack_success_rate_unpurified == last.attack_success_rate_before
+    assert last.accuracy != last.accuracy_unpurified
+    means = result.summary["last_three_rounds"]
+    assert means["robust_accuracy_unpurified"] == last.robust_accuracy_unpurified
+    # The weights alone would still be backdoored: the system is there to be deployed.
+    program = torch.export.load(result.folder / "deployed.pt2").module()
+    assert program(torch.rand(3, 1, 16, 16)).shape == (3, 10)
 
 
 def test_every_backdoor_is_told_by_itself_in_the_details(run: RunResult) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fl_defense.sanitizers import DHBE, SANITIZERS, NoDefense
+from fl_defense.sanitizers import BCU, CLP, DHBE, SANITIZERS, NoDefense, Pipeline
 from fl_defense.schedule import Schedule
 from simulations.aggregators import FedAvg, MultiKrum
 from simulations.attacks import BadNets, NoAttack
@@ -239,3 +239,55 @@ def test_schema_knows_every_name_and_sentence() -> None:
     for known in ("dhbe", "badnets", "fashion-mnist", "multikrum", "scene-share", "in-process"):
         assert f"'{known}'" in schema
     assert "Share of the clients, drawn from the seed" in schema
+
+
+def read(defense: str, tmp_path: Path, *settings: str) -> Scenario:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"name: x\ndefense: {defense}")
+    return load_scenario(path, settings)
+
+
+def test_a_list_of_defenses_runs_in_order_and_is_written_back(tmp_path: Path) -> None:
+    scenario = read("[{name: clp, threshold: 2}, {name: dhbe, preset: faithful, iterations: 7}]",
+                    tmp_path)  # fmt: skip
+    assert scenario.defense == Pipeline(
+        steps=(CLP(threshold=2), DHBE(**{**vars(DHBE.faithful()), "iterations": 7}))
+    )
+    assert Scenario.model_validate(yaml.safe_load(scenario.to_yaml())) == scenario
+
+
+def test_set_reaches_into_a_list(tmp_path: Path) -> None:
+    two = "[{name: clp}, {name: dhbe}]"
+    assert read(two, tmp_path, "defense.0.threshold=2").defense == Pipeline(
+        steps=(CLP(threshold=2), DHBE())
+    )
+    assert read(two, tmp_path, "defense.1={name: clp}").defense == Pipeline(steps=(CLP(), CLP()))
+    assert read(two, tmp_path, "defense.name=none").defense == NoDefense()
+
+
+@pytest.mark.parametrize(
+    ("defense", "faults"),
+    [
+        ("[{name: clp, treshold: 2}, {name: dhbe, iterations: 0}]",
+         ["defense.0.treshold: unknown key; did you mean 'threshold'?; known: name, threshold",
+          "defense.1: iterations must be at least 1, got 0"]),
+        ("[{name: none}, {name: clp}]",
+         ["defense: steps that change the model must come before those that do not, got NoDefense "
+          "before CLP; swap them"]),
+        ("[clp]", ["defense.0: must be a mapping with a name, got 'clp'"]),
+        ("{name: bcu, surrogate: {name: folder}}", ["defense.surrogate.root: is missing; add it"]),
+        ("{name: bcu, surrogate: {name: digits}}",
+         ["defense.surrogate: is the clients' own data; name another source of images"]),
+    ],
+)  # fmt: skip
+def test_faults_in_defenses_are_named(defense: str, faults: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(defense, tmp_path)
+    assert caught.value.faults == [f"{tmp_path / 'x.yaml'}: {fault}" for fault in faults]
+
+
+def test_another_data_set_may_be_the_surrogate(tmp_path: Path) -> None:
+    defense = read("{name: bcu, surrogate: {name: digits}}", tmp_path,
+                   "data.name=fashion-mnist").defense  # fmt: skip
+    assert defense == BCU(surrogate=Digits())
+    assert BCU(surrogate=Digits()).surrogate.draw(5, (3, 9, 8)).shape == (5, 3, 9, 8)

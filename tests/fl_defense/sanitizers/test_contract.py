@@ -9,14 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from fl_defense import sanitizers, surrogates
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers import (
+    BCU,
+    CLP,
     DHBE,
     SANITIZERS,
     ContractError,
+    DeepCleanse,
     DeepSanitizer,
     NoDefense,
     NoEffectWarning,
+    Pipeline,
     Sanitized,
     Sanitizer,
     apply_sanitizer,
@@ -29,14 +34,25 @@ QUICK: dict[str, Sanitizer] = {
     "deep-sanitizer": DeepSanitizer(
         steps=2, batch_size=8, num_dummies=32, balancing_steps=2, patch_size=3, warm_start=True
     ),
+    "bcu": BCU(num_images=32, epochs=2, batch_size=8),
+    "deep-cleanse": DeepCleanse(
+        num_images=32, num_limit_images=16, completion_width=2, completion_steps=2, batch_size=8
+    ),
+    "clp": CLP(threshold=0.5),
 }
 """One cheap instance of each defense; a defense without one fails the first test."""
 
-every_sanitizer = pytest.mark.parametrize("sanitizer", QUICK.values(), ids=QUICK.keys())
+IN_ORDER = Pipeline(steps=(QUICK["clp"], QUICK["dhbe"]))
+
+every_sanitizer = pytest.mark.parametrize(
+    "sanitizer", [*QUICK.values(), IN_ORDER], ids=[*QUICK, "in order"]
+)
 
 
-def weights_of(model: nn.Module) -> torch.Tensor:
-    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+def weights_of(result: Sanitized, spec: ModelSpec) -> torch.Tensor:
+    """All numbers of what is deployed, a purifier's included."""
+    values = result.deployed(spec).state_dict().values()
+    return torch.cat([value.flatten().double() for value in values])
 
 
 def test_every_sanitizer_is_under_these_laws() -> None:
@@ -64,13 +80,24 @@ def test_same_seed_same_weights_and_global_randomness_untouched(
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = weights_of(apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=1).model)
+    first = apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=1)
     assert torch.equal(torch.rand(3), expected)
-    again = weights_of(apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=1).model)
-    assert torch.equal(first, again)
-    if sanitizer.changes_models:
-        other = weights_of(apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=2).model)
-        assert not torch.equal(first, other)
+    again = apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=1)
+    assert torch.equal(weights_of(first, tiny_spec), weights_of(again, tiny_spec))
+
+
+@every_sanitizer
+def test_another_seed_gives_other_weights_if_anything_is_drawn(
+    sanitizer: Sanitizer, tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    before = torch.get_rng_state()
+    sanitizer.sanitize(tiny_model, tiny_spec)
+    draws = not torch.equal(torch.get_rng_state(), before)
+    first, other = (
+        weights_of(apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=seed), tiny_spec)
+        for seed in (1, 2)
+    )
+    assert torch.equal(first, other) == (not draws)
 
 
 @every_sanitizer
@@ -79,10 +106,12 @@ def test_state_goes_into_the_next_call(
 ) -> None:
     first = apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=1)
     kept = copy.deepcopy(first.state)
-    second = apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=1, state=first.state)
-    if first.state is not None:
-        assert not torch.equal(weights_of(first.model), weights_of(second.model))
-        assert repr(first.state) == repr(kept)
+    cold = apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=2)
+    warm = apply_sanitizer(sanitizer, tiny_model, tiny_spec, seed=2, state=first.state)
+    assert torch.equal(weights_of(cold, tiny_spec), weights_of(warm, tiny_spec)) == (
+        first.state is None
+    )
+    assert repr(first.state) == repr(kept)
 
 
 @every_sanitizer
@@ -94,7 +123,7 @@ def test_mode_of_the_suspect_is_restored(sanitizer: Sanitizer, tiny_spec: ModelS
 
 @every_sanitizer
 def test_repr_evaluates_to_an_equal_value(sanitizer: Sanitizer) -> None:
-    assert eval(repr(sanitizer), {type(sanitizer).__name__: type(sanitizer)}) == sanitizer
+    assert eval(repr(sanitizer), vars(sanitizers) | vars(surrogates)) == sanitizer
 
 
 @every_sanitizer

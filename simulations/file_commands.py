@@ -1,0 +1,133 @@
+"""The commands on model files: fl-defense repair | evaluate. No federation is needed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from simulations.terminal import clear_errors, console, errors
+
+app = typer.Typer()
+
+ModelFile = Annotated[Path, typer.Argument(help="Weights: .safetensors, .pt or .pth.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Network: a name, a mapping as in a scenario, or package.module:factory."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Dotted field and value, e.g. defense.iterations=50."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def repair(
+    model_file: ModelFile,
+    defense: Annotated[
+        list[str], typer.Option(help="Name or mapping; several run in the order given.")
+    ],
+    out: Annotated[Path, typer.Option(help="Repaired weights; .pt2: the model as deployed.")],
+    preset: Annotated[str | None, typer.Option(help="Preset of the defense.")] = None,
+    model: Model = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Channels, height, width: 3,32,32.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean that inputs are normalised with: 0.5, or 0.5,0.4,0.4.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation, likewise.")] = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Decides everything that is drawn.")] = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Repair a model file without data: weights in, repaired weights out.
+
+    In a results folder the scenario beside the file says what is not given.
+    """
+    with clear_errors():
+        from fl_defense.model_files import PROGRAM_SUFFIX, check_suffix
+        from simulations.model_requests import RepairRequest, read_part, read_request
+
+        if out.suffix != PROGRAM_SUFFIX:
+            check_suffix(out)
+        parts = [read_part(text) for text in defense]
+        if preset is not None:
+            parts = [{**part, "preset": preset} for part in parts]
+        given = {
+            "model": read_part(model),
+            "input-shape": _numbers(input_shape),
+            "classes": classes,
+            "pixels": {
+                name: _numbers(text) for name, text in (("mean", mean), ("std", std)) if text
+            },
+            "defense": parts if len(parts) > 1 else parts[0],
+        }
+        request = read_request(RepairRequest, model_file, given, settings or ())
+        with _progress("repairing"):
+            report = request.repair(model_file, out, seed=seed, device=device)
+        _print(report, as_json)
+
+
+@app.command()
+def evaluate(
+    model_file: ModelFile,
+    model: Model = None,
+    data: Annotated[
+        str | None, typer.Option(help="Whose test images: a name or a mapping.")
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Name or mapping; without it accuracy alone is measured.")
+    ] = None,
+    target: Annotated[int, typer.Option(help="The attacker's class.")] = 0,
+    settings: Settings = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model file: accuracy, attack success rate and robust accuracy.
+
+    In a results folder the scenario beside the file says what is not given.
+    """
+    with clear_errors():
+        from simulations.model_requests import EvaluateRequest, read_part, read_request
+
+        backdoor = {"trigger": read_part(trigger), "target": target} if trigger else None
+        given = {"model": read_part(model), "data": read_part(data), "backdoor": backdoor}
+        request = read_request(EvaluateRequest, model_file, given, settings or ())
+        with _progress("measuring"):
+            report = request.evaluate(model_file, device=device)
+        _print(report, as_json)
+
+
+def _progress(what: str) -> Progress:
+    """Show on the terminal's error channel that time passes."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+    progress.add_task(what)
+    return progress
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, indent=2))  # noqa: T201 - plain, for a pipe
+        return
+    for name, value in report.items():
+        if value not in ([], {}):
+            console.print(f"{name.replace('_', ' ') + ':':21}{_plain(value)}", markup=False)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(text: str | None) -> list[str] | None:
+    return None if text is None else text.split(",")

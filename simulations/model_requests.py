@@ -1,0 +1,229 @@
+"""What is asked of a model file: a repair or a measurement, read from the command line's parts.
+
+A part is a name or the mapping that a scenario has (`{name: resnet, depth: 10}`). For a file in a
+results folder the scenario that lies beside it says what is not given.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from torch import nn
+
+from fl_defense.gate import DoNoHarmGate
+from fl_defense.metrics import accuracy, predict
+from fl_defense.model_files import (
+    PROGRAM_SUFFIX,
+    export_deployed,
+    load_weights,
+    read_weights,
+    write_weights,
+)
+from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.sanitizers import (
+    NoEffectWarning,
+    Sanitized,
+    Sanitizer,
+    apply_sanitizer,
+)
+from simulations.backdoor import Backdoor
+from simulations.choices import CONFIG, OneOrSeveral, choice, part
+from simulations.client import pick_device
+from simulations.data import DATASETS, ImageSource, load_data
+from simulations.evaluation import BATCH_SIZE, Evaluation
+from simulations.faults import ConfigError, apply_override, faults_of
+from simulations.models import MODELS, Architecture, Factory
+from simulations.scenario import DEFENSE, TABLES, load_scenario
+from simulations.triggers import TRIGGERS
+
+
+class RepairRequest(BaseModel):
+    """What `repair` needs to know beside the file."""
+
+    model_config = CONFIG
+    model: Annotated[Architecture, choice(MODELS, factory=Factory)]
+    """The network."""
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    classes: int = Field(ge=2)
+    """Number of classes."""
+    pixels: Annotated[Pixels, part(Pixels)] = Pixels()
+    """What the network's inputs were normalised with."""
+    defense: Annotated[Sanitizer, DEFENSE]
+    """The sanitizer, or a list of them."""
+
+    def repair(self, model_file: Path, out: Path, *, seed: int, device: str) -> dict[str, Any]:
+        """Read a model file, write the repaired one, and return what there is to say about it.
+
+        Raises:
+            ConfigError: if the defense refuses the model, or the model cannot be built.
+            ModelFileError: if a file cannot be used.
+        """
+        spec = self._spec()
+        weights = read_weights(model_file)
+        suspect = _build(spec.build, device)
+        load_weights(suspect, weights, model_file)
+        result, notes = _sanitize(self.defense, suspect, spec, seed)
+        gate = DoNoHarmGate(spec, 0, seed=seed, device=pick_device(device))
+        deployed = result.deployed(spec)
+        agreement = gate.agreement(OnImages(suspect, spec.pixels), deployed)
+        if out.suffix == PROGRAM_SUFFIX:
+            export_deployed(out, deployed.cpu(), self.input_shape)
+        elif result.purify is not None:
+            raise ConfigError(
+                [f"--out: the defense purifies images, which {out.suffix} cannot hold; "
+                 f"name a {PROGRAM_SUFFIX} file"]
+            )  # fmt: skip
+        else:
+            write_weights(out, result.model, like=weights)
+        return {
+            "model": str(model_file),
+            "repaired": str(out),
+            "defense": repr(self.defense),
+            "seconds": result.seconds,
+            "agreement": agreement,
+            "details": dict(result.details),
+            "notes": notes,
+        }
+
+    def _spec(self) -> ModelSpec:
+        try:
+            return ModelSpec(
+                build=lambda: self.model.build(self.input_shape, self.classes),
+                input_shape=self.input_shape,
+                num_classes=self.classes,
+                pixels=self.pixels,
+            )
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+
+
+class EvaluateRequest(BaseModel):
+    """What `evaluate` needs to know beside the file."""
+
+    model_config = CONFIG
+    model: Annotated[Architecture, choice(MODELS, factory=Factory)]
+    """The network."""
+    data: Annotated[ImageSource, choice(DATASETS)]
+    """Whose test images are used."""
+    backdoors: Annotated[
+        tuple[Backdoor, ...], OneOrSeveral(part(Backdoor, trigger=choice(TRIGGERS)))
+    ] = Field(default=(), alias="backdoor")
+    """Triggers and their targets; without any, accuracy alone is measured."""
+
+    def evaluate(self, model_file: Path, *, device: str) -> dict[str, Any]:
+        """Read a model file and return its rates on the test images.
+
+        Raises:
+            ConfigError: if the data cannot be had, or the parts do not fit each other.
+            ModelFileError: if the file cannot be used.
+        """
+        try:
+            shape, num_classes = self.data.input_shape, self.data.num_classes
+            faults = [
+                f"backdoor.{fault}"
+                for backdoor in self.backdoors
+                for fault in backdoor.misfits(shape, num_classes)
+            ]
+            images = load_data(self.data)
+        except ValueError as error:
+            raise ConfigError([f"data: {error}"]) from error
+        if faults:
+            raise ConfigError(faults)
+        network = _build(lambda: self.model.build(shape, num_classes), device)
+        load_weights(network, read_weights(model_file), model_file)
+        deployed, labels = OnImages(network, self.data.pixels), images.test_labels
+        report = {"model": str(model_file), "images": len(labels)}
+        if not self.backdoors:
+            batches = images.test_images.to(pick_device(device)).split(BATCH_SIZE)
+            clean = predict(deployed, (batch.float() / 255 for batch in batches))
+            return report | {"accuracy": accuracy(clean, labels)}
+        try:
+            evaluation = Evaluation(images, self.backdoors, num_classes, pick_device(device))
+            rates = evaluation.measure(deployed)
+        except ValueError as error:
+            raise ConfigError([f"backdoor: {error}"]) from error
+        report |= rates.overall
+        return report | ({"by_backdoor": rates.by_backdoor} if len(self.backdoors) > 1 else {})
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+def read_request(
+    kind: type[Request], model_file: Path, given: Mapping[str, Any], settings: Iterable[str]
+) -> Request:
+    """Read a request from what the command line gives.
+
+    Args:
+        kind: RepairRequest or EvaluateRequest.
+        model_file: a scenario beside it gives the fields that are not in `given`.
+        given: fields by their YAML names; None and empty mappings are not given.
+        settings: "dotted.field=value".
+
+    Raises:
+        ConfigError: with all faults.
+    """
+    content = _scenario_beside(model_file)
+    content |= {name: value for name, value in given.items() if value not in (None, {})}
+    known = kind.model_json_schema(by_alias=True)["properties"]
+    content = {name: value for name, value in content.items() if name in known}
+    for setting in settings:
+        apply_override(content, setting)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(list(faults_of(error, kind, TABLES))) from error
+
+
+def read_part(text: str | None) -> Any:
+    """Read a part from a name, which becomes the mapping with nothing else, or from a mapping.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{text!r}: neither a name nor a mapping like {{name: x}}"]) from error
+    return {"name": read} if isinstance(read, str) else read
+
+
+def _scenario_beside(model_file: Path) -> dict[str, Any]:
+    """Return the fields of the scenario in the file's folder, if there is one."""
+    path = model_file.with_name("scenario.yaml")
+    if not path.is_file():
+        return {}
+    scenario = load_scenario(path)
+    data = scenario.data
+    forms = {"input-shape": data.input_shape, "classes": data.num_classes, "pixels": data.pixels}
+    return scenario.model_dump(mode="json", by_alias=True) | forms
+
+
+def _sanitize(
+    sanitizer: Sanitizer, suspect: nn.Module, spec: ModelSpec, seed: int
+) -> tuple[Sanitized, list[str]]:
+    """Return the result, and what the defense warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NoEffectWarning)
+        try:
+            result = apply_sanitizer(sanitizer, suspect, spec, seed=seed)
+        except ValueError as error:
+            raise ConfigError([f"defense: {error}"]) from error
+    return result, [str(w.message) for w in caught if issubclass(w.category, NoEffectWarning)]
+
+
+def _build(build: Callable[[], nn.Module], device: str) -> nn.Module:
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError([f"--device must be auto, cpu or cuda, got {device!r}"])
+    if device == "cuda" and pick_device("auto").type != "cuda":
+        raise ConfigError(["--device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
+    try:
+        return build().to(pick_device(device)).eval()
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"model: cannot be built ({error})"]) from error
