@@ -120,7 +120,8 @@ def nearest(name: str, known: list[str]) -> str:
 class _PartModel(BaseModel):
     """Base of the models made from dataclasses; checks that the dataclass takes the values."""
 
-    model_config = CONFIG
+    # Their descriptions are the dataclasses'; looking for others takes seconds of every start.
+    model_config = ConfigDict(**CONFIG | {"use_attribute_docstrings": False})
     builds: ClassVar[Any]
 
     def build(self) -> Any:

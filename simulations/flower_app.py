@@ -9,10 +9,14 @@ Run-config keys, set with `flwr run . CONNECTION -c 'KEY="VALUE" ...'`:
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+# Before torch is imported, as in simulations/cli.py: idle threads must sleep, not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp

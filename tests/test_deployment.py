@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg, Result
+from torch import nn
 
+from fl_defense.model_spec import ModelSpec
+from fl_defense.records import RoundRecord
+from fl_defense.sanitizers import NoDefense
+from fl_defense.schedule import Schedule
+from fl_defense.strategy import SanitizingStrategy
+from simulations.engines import InProcessGrid
 from simulations.run import run_scenario
 from simulations.scenario import load_scenario
 
@@ -39,6 +50,65 @@ def test_every_documented_command_is_one_that_the_demo_runs() -> None:
             assert f"\n{command.removeprefix('make ')}:" in makefile
         else:
             assert command in demo, command
+
+
+class TrainsByOne(ClientApp):
+    """Answers with every floating-point array plus one."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        arrays = message.content.array_records["arrays"].to_torch_state_dict()
+        moved = {k: v + 1 if v.is_floating_point() else v for k, v in arrays.items()}
+        metrics = MetricRecord({"num-examples": 1})
+        content = RecordDict({"arrays": ArrayRecord(moved), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_documented_start_of_ones_own(
+    block: int, tiny_spec: ModelSpec, tiny_model: nn.Module
+) -> None:
+    page = (ROOT / "docs/deployment.md").read_text()
+    code = re.findall(r"```python\n(class MyServer.*?)```", page, re.DOTALL)[block]
+    published: list[ArrayRecord] = []
+    names: dict[str, Any] = {
+        "SanitizingStrategy": SanitizingStrategy, "ConfigRecord": ConfigRecord, "Result": Result,
+        "prepare": lambda: None, "publish": published.append,
+    }  # fmt: skip
+    exec(code, names)
+    records: list[RoundRecord] = []
+    server = names["MyServer"](
+        FedAvg(fraction_evaluate=0.0),
+        NoDefense(),
+        tiny_spec,
+        device="cpu",
+        schedule=Schedule(every=None),
+        broadcast="aggregate",
+        observe=lambda outcome: records.append(outcome.record),
+    )
+    initial = ArrayRecord(tiny_model.state_dict())
+    result = server.start(InProcessGrid(TrainsByOne(), 2), initial, num_rounds=2)
+    assert [record.sanitized for record in records if record.round > 0] == [False, True]
+    found = result.arrays.to_torch_state_dict()
+    for name, parameter in tiny_model.named_parameters():
+        assert torch.allclose(found[name], parameter + 2), name
+    assert published == ([result.arrays] if block == 0 else [])
+
+
+def test_a_start_that_will_not_be_called_is_told(
+    tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(FedAvg):
+        def start(self, *args: Any, **kwargs: Any) -> Result:
+            return Result()
+
+    warned: list[str] = []
+    monkeypatch.setattr(
+        "fl_defense.strategy.logger.warning", lambda text, *parts: warned.append(text % parts)
+    )
+    SanitizingStrategy(FedAvg(), NoDefense(), tiny_spec, device="cpu")
+    assert warned == []
+    SanitizingStrategy(Mine(), NoDefense(), tiny_spec, device="cpu")
+    assert warned == ["Mine.start is not called; see docs/deployment.md"]
 
 
 def free_ports(number: int) -> int:
