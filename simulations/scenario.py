@@ -224,7 +224,8 @@ class Scenario(BaseModel):
                 f"clients.per-round: must be at most the count of {self.clients.count}, "
                 f"got {self.num_replies}; lower it"
             )
-        for step in getattr(self.defense, "steps", (self.defense,)):
+        steps = self.defense.steps if isinstance(self.defense, Pipeline) else (self.defense,)
+        for step in steps:
             if _is_same_source(getattr(step, "surrogate", None), self.data):
                 yield "defense.surrogate: is the clients' own data; name another source of images"
         try:
