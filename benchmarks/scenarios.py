@@ -68,24 +68,29 @@ def main() -> None:
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Return the markdown table of the collected summaries."""
     head = [
-        "| run | accuracy | ASR | robust accuracy | repair, share of a round |",
-        "|" + "---|" * 5,
+        "| run | accuracy | ASR | robust accuracy | training | repair, share of a round |",
+        "|" + "---|" * 6,
     ]
-    return "\n".join([*head, *(row(variant, runs) for variant, runs in results.items())])
+    rows = [row(variant, runs) for variant, runs in results.items()]
+    if "undefended" not in results and "defended" in results:
+        # Where clients go on from the aggregate, it is what an undefended run would have.
+        rows.insert(1, row("defended, before the repair", results["defended"], "_before"))
+    return "\n".join([*head, *rows])
 
 
-def row(name: str, runs: list[dict[str, Any]]) -> str:
+def row(name: str, runs: list[dict[str, Any]], suffix: str = "") -> str:
     """Return one row: mean over the seeds, range in brackets."""
     cells = []
     for rate in RATES:
-        values = [run["last_three_rounds"][rate] for run in runs]
+        values = [run["last_three_rounds"][rate + suffix] for run in runs]
         spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
         cells.append(f"{fmean(values):.3f}{spread}")
-    repair = sum(run["seconds"]["repair"] for run in runs)
-    repaired = sum(max(1, run["num_repaired"] + run["num_refused"]) for run in runs)
     training = sum(run["seconds"]["training"] for run in runs) / sum(run["rounds"] for run in runs)
-    each = repair / repaired
-    cells.append(f"{each:.1f} s, {each / (each + training):.0%}")
+    cells.append(f"{training:.1f} s")
+    repairs = sum(run["num_repaired"] + run["num_refused"] for run in runs)
+    each = sum(run["seconds"]["repair"] for run in runs) / max(1, repairs)
+    nothing = each < 0.1 or suffix
+    cells.append("–" if nothing else f"{each:.1f} s, {each / (each + training):.0%}")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

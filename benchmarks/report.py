@@ -1,0 +1,112 @@
+"""Writes docs/results.md from the JSON files beside this script: no figure is typed by hand.
+
+    python benchmarks/report.py
+
+Each section names the command that measured it. Run it again after any other benchmark.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import inspection
+import repair
+import scenarios
+
+HERE = Path(__file__).parent
+FEDERATIONS = ("quickstart", "fashion_mnist_badnets")
+HEAD = """# Results
+
+Written by `python benchmarks/report.py` from the JSON files in [`benchmarks/`](../benchmarks).
+Rates are on test images that no defense has seen; ASR and robust accuracy leave out images whose
+true class is the target. Negative results stay in the tables. What no table lists has not been measured.
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    sections = [HEAD, *(federation(name) for name in FEDERATIONS), repairs(), inspections()]
+    page = "\n".join(section for section in sections if section)
+    (HERE.parent / "docs" / "results.md").write_text(page, encoding="utf-8")
+
+
+def federation(name: str) -> str:
+    """Return the section of a scenario: means over the last three rounds, and each round."""
+    results = load(name)
+    if not results:
+        return ""
+    first = next(iter(results.values()))
+    seeds = " ".join(str(run["seed"]) for run in first)
+    variants = " ".join(f'"{variant}"' for variant in results)
+    command = (
+        f"python benchmarks/scenarios.py configs/scenarios/{name}.yaml "
+        f"--seeds {seeds} --variants {variants}"
+    )
+    return f"""
+## Federation: {name}
+
+`{command}`: {first[0]["rounds"]} rounds, {first[0]["device"]}. Means over the last three rounds and
+over the seeds, whose range is in brackets.
+
+{scenarios.table(results)}
+
+Round by round, seed {seeds.split()[0]}, defended:
+
+{rounds(results["defended"][0]["by_round"])}
+"""
+
+
+def rounds(records: list[dict[str, Any]]) -> str:
+    """Return the table of the rounds that were repaired."""
+    lines = ["| round | accuracy | ASR before → after | robust accuracy | agreement |"]
+    lines.append("|" + "---|" * 5)
+    for record in records:
+        if record["agreement"] is None:
+            continue
+        lines.append(
+            f"| {record['round']} | {record['accuracy']:.3f} "
+            f"| {record['attack_success_rate_before']:.3f} → {record['attack_success_rate']:.3f} "
+            f"| {record['robust_accuracy']:.3f} | {record['agreement']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def repairs() -> str:
+    """Return the section of centrally trained models."""
+    rows = load("repair")
+    if not rows:
+        return ""
+    return f"""
+## Repairing one model
+
+`python benchmarks/repair.py`: centrally trained models, 10,000 training images, 5 epochs, 10 % of
+them poisoned towards class 0, 2,000 test images; {rows[-1]["device"]} threads. Before → after, mean
+over the seeds with their range. Floor: how often a clean model falls for the trigger. Forwards:
+images passed through the network, in units of one forward pass.
+
+{repair.table(rows)}
+"""
+
+
+def inspections() -> str:
+    """Return the section of FreeEagle's inspection."""
+    rows = load("inspection")
+    if not rows:
+        return ""
+    return f"""
+## Inspecting a model
+
+`python benchmarks/inspection.py`: does FreeEagle's anomaly tell backdoored models from clean ones?
+
+{inspection.table(rows)}
+"""
+
+
+def load(name: str) -> Any:
+    """Return a benchmark's JSON, or None if it has not been run."""
+    path = HERE / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+if __name__ == "__main__":
+    main()
