@@ -1,4 +1,4 @@
-"""The commands on model files: fl-defense repair | evaluate. No federation is needed."""
+"""The commands on model files: fl-defense inspect | repair | evaluate; no federation is needed."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,54 @@ Model = Annotated[
     str | None,
     typer.Option(help="Network: a name, a mapping as in a scenario, or package.module:factory."),
 ]
+InputShape = Annotated[str | None, typer.Option(help="Channels, height, width: 3,32,32.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
+Mean = Annotated[
+    str | None, typer.Option(help="Mean that inputs are normalised with: 0.5, or 0.5,0.4,0.4.")
+]
+Std = Annotated[str | None, typer.Option(help="Standard deviation, likewise.")]
+InspectAt = Annotated[str | None, typer.Option(help="Submodule after which the classifier begins.")]
+Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Dotted field and value, e.g. defense.iterations=50."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def inspect(
+    model_file: ModelFile,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw the posterior matrix, a PNG.")
+    ] = None,
+    model: Model = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
+    inspect_at: InspectAt = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Ask without data whether a model is backdoored, and towards which class (FreeEagle).
+
+    The anomaly tells something beside those of models that are known to be clean. In a results
+    folder the scenario beside the file says what is not given.
+    """
+    with clear_errors():
+        from simulations.model_requests import InspectRequest, read_request
+
+        given = _form(model, input_shape, classes, mean, std, inspect_at)
+        request = read_request(InspectRequest, model_file, given, settings or ())
+        with _progress("inspecting"):
+            report = request.inspect(model_file, picture=picture, seed=seed, device=device)
+        if not as_json:
+            del report["posteriors"]
+        _print(report, as_json)
 
 
 @app.command()
@@ -33,16 +75,13 @@ def repair(
     out: Annotated[Path, typer.Option(help="Repaired weights; .pt2: the model as deployed.")],
     preset: Annotated[str | None, typer.Option(help="Preset of the defense.")] = None,
     model: Model = None,
-    input_shape: Annotated[
-        str | None, typer.Option(help="Channels, height, width: 3,32,32.")
-    ] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Mean that inputs are normalised with: 0.5, or 0.5,0.4,0.4.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Standard deviation, likewise.")] = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
+    inspect_at: InspectAt = None,
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(help="Decides everything that is drawn.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -59,15 +98,8 @@ def repair(
         parts = [read_part(text) for text in defense]
         if preset is not None:
             parts = [{**part, "preset": preset} for part in parts]
-        given = {
-            "model": read_part(model),
-            "input-shape": _numbers(input_shape),
-            "classes": classes,
-            "pixels": {
-                name: _numbers(text) for name, text in (("mean", mean), ("std", std)) if text
-            },
-            "defense": parts if len(parts) > 1 else parts[0],
-        }
+        given = _form(model, input_shape, classes, mean, std, inspect_at)
+        given["defense"] = parts if len(parts) > 1 else parts[0]
         request = read_request(RepairRequest, model_file, given, settings or ())
         with _progress("repairing"):
             report = request.repair(model_file, out, seed=seed, device=device)
@@ -102,6 +134,27 @@ def evaluate(
         with _progress("measuring"):
             report = request.evaluate(model_file, device=device)
         _print(report, as_json)
+
+
+def _form(
+    model: str | None,
+    input_shape: str | None,
+    classes: int | None,
+    mean: str | None,
+    std: str | None,
+    inspect_at: str | None,
+) -> dict[str, Any]:
+    """Return the options on what the file holds, by the names of the request's fields."""
+    from simulations.model_requests import read_part
+
+    pixels = {name: _numbers(text) for name, text in (("mean", mean), ("std", std)) if text}
+    return {
+        "model": read_part(model),
+        "input-shape": _numbers(input_shape),
+        "classes": classes,
+        "pixels": pixels,
+        "inspect-at": inspect_at,
+    }
 
 
 def _progress(what: str) -> Progress:

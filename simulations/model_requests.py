@@ -1,4 +1,4 @@
-"""What is asked of a model file: a repair or a measurement, read from the command line's parts.
+"""What is asked of a model file, read from the command line: inspection, repair, measurement.
 
 A part is a name or the mapping that a scenario has (`{name: resnet, depth: 10}`). For a file in a
 results folder the scenario that lies beside it says what is not given.
@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 from fl_defense.gate import DoNoHarmGate
+from fl_defense.inspection import FreeEagle
 from fl_defense.metrics import accuracy, predict
 from fl_defense.model_files import (
     PROGRAM_SUFFIX,
@@ -36,12 +37,13 @@ from simulations.data import DATASETS, ImageSource, load_data
 from simulations.evaluation import BATCH_SIZE, Evaluation
 from simulations.faults import ConfigError, apply_override, faults_of
 from simulations.models import MODELS, Architecture, Factory
+from simulations.plots import plot_posteriors
 from simulations.scenario import DEFENSE, TABLES, load_scenario
 from simulations.triggers import TRIGGERS
 
 
-class RepairRequest(BaseModel):
-    """What `repair` needs to know beside the file."""
+class ModelRequest(BaseModel):
+    """What a model file holds."""
 
     model_config = CONFIG
     model: Annotated[Architecture, choice(MODELS, factory=Factory)]
@@ -52,6 +54,67 @@ class RepairRequest(BaseModel):
     """Number of classes."""
     pixels: Annotated[Pixels, part(Pixels)] = Pixels()
     """What the network's inputs were normalised with."""
+    inspect_at: str | None = None
+    """Submodule after which defenses and inspections cut the network; None: the default cut."""
+
+    def read(self, model_file: Path, device: str) -> tuple[nn.Module, ModelSpec]:
+        """Return the model in the file, in eval mode, and its structure.
+
+        Raises:
+            ConfigError: if the model cannot be built.
+            ModelFileError: if the file cannot be used.
+        """
+        try:
+            spec = ModelSpec(
+                build=lambda: self.model.build(self.input_shape, self.classes),
+                input_shape=self.input_shape,
+                num_classes=self.classes,
+                pixels=self.pixels,
+                inspect_at=self.inspect_at,
+            )
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+        model = _build(spec.build, device)
+        load_weights(model, read_weights(model_file), model_file)
+        return model, spec
+
+
+class InspectRequest(ModelRequest):
+    """What `inspect` needs to know beside the file."""
+
+    def inspect(
+        self, model_file: Path, *, picture: Path | None, seed: int, device: str
+    ) -> dict[str, Any]:
+        """Ask without data whether the model is backdoored, and return what there is to say.
+
+        Raises:
+            ConfigError: if the model cannot be cut, or the picture cannot be written.
+            ModelFileError: if the file cannot be used.
+        """
+        model, spec = self.read(model_file, device)
+        try:
+            found = FreeEagle().inspect(model, spec, seed=seed)
+        except ValueError as error:
+            raise ConfigError([f"model: {error}"]) from error
+        if picture is not None:
+            try:
+                plot_posteriors(found.posteriors, picture, title=model_file.name)
+            except (OSError, ValueError) as error:
+                raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
+        return {
+            "model": str(model_file),
+            "anomaly": found.anomaly,
+            "suspected_class": found.suspected_class,
+            "cell_anomaly": found.cell_anomaly,
+            "suspected_source": found.suspected_source,
+            "tendencies": found.tendencies.tolist(),
+            "posteriors": found.posteriors.tolist(),
+        }
+
+
+class RepairRequest(ModelRequest):
+    """What `repair` needs to know beside the file."""
+
     defense: Annotated[Sanitizer, DEFENSE]
     """The sanitizer, or a list of them."""
 
@@ -62,10 +125,7 @@ class RepairRequest(BaseModel):
             ConfigError: if the defense refuses the model, or the model cannot be built.
             ModelFileError: if a file cannot be used.
         """
-        spec = self._spec()
-        weights = read_weights(model_file)
-        suspect = _build(spec.build, device)
-        load_weights(suspect, weights, model_file)
+        suspect, spec = self.read(model_file, device)
         result, notes = _sanitize(self.defense, suspect, spec, seed)
         gate = DoNoHarmGate(spec, 0, seed=seed, device=pick_device(device))
         deployed = result.deployed(spec)
@@ -78,7 +138,7 @@ class RepairRequest(BaseModel):
                  f"name a {PROGRAM_SUFFIX} file"]
             )  # fmt: skip
         else:
-            write_weights(out, result.model, like=weights)
+            write_weights(out, result.model, like=read_weights(model_file))
         return {
             "model": str(model_file),
             "repaired": str(out),
@@ -88,17 +148,6 @@ class RepairRequest(BaseModel):
             "details": dict(result.details),
             "notes": notes,
         }
-
-    def _spec(self) -> ModelSpec:
-        try:
-            return ModelSpec(
-                build=lambda: self.model.build(self.input_shape, self.classes),
-                input_shape=self.input_shape,
-                num_classes=self.classes,
-                pixels=self.pixels,
-            )
-        except ValueError as error:
-            raise ConfigError([str(error)]) from error
 
 
 class EvaluateRequest(BaseModel):
@@ -159,7 +208,7 @@ def read_request(
     """Read a request from what the command line gives.
 
     Args:
-        kind: RepairRequest or EvaluateRequest.
+        kind: InspectRequest, RepairRequest or EvaluateRequest.
         model_file: a scenario beside it gives the fields that are not in `given`.
         given: fields by their YAML names; None and empty mappings are not given.
         settings: "dotted.field=value".
@@ -201,7 +250,12 @@ def _scenario_beside(model_file: Path) -> dict[str, Any]:
         return {}
     scenario = load_scenario(path)
     data = scenario.data
-    forms = {"input-shape": data.input_shape, "classes": data.num_classes, "pixels": data.pixels}
+    forms: dict[str, Any] = {
+        "input-shape": data.input_shape,
+        "classes": data.num_classes,
+        "pixels": data.pixels,
+    }
+    forms["inspect-at"] = scenario.repair.inspect_at
     return scenario.model_dump(mode="json", by_alias=True) | forms
 
 

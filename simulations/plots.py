@@ -1,7 +1,9 @@
-"""Pictures of a results folder."""
+"""Pictures of a results folder, and of an inspected model."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from fl_defense.records import RoundRecord
 
@@ -49,4 +51,27 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def plot_posteriors(posteriors: Tensor, path: Path, *, title: str) -> None:
+    """Draw an inspection's matrix: a bright column is a class that other classes leak into.
+
+    Args:
+        posteriors: (K, K), row s is the posterior of class s's dummy.
+        path: picture to write.
+        title: stands above it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(posteriors.numpy(), cmap="viridis", vmin=0)
+    axes.set(xlabel="class", ylabel="class of the dummy", title=title)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(image, label="posterior")
     figure.savefig(path, dpi=120)

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from fl_defense.model_spec import OnImages
+from fl_defense.inspection import FreeEagle
+from fl_defense.model_spec import ModelSpec, OnImages
 from simulations import model_requests
 from simulations.cli import app
 from simulations.models import SmallCNN
@@ -205,3 +207,30 @@ def test_a_purifier_is_never_dropped(victim: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "--out: the defense purifies images, which .pt cannot hold" in result.stderr
     assert not out.exists()
+
+
+def test_inspect_names_a_class_and_draws_the_matrix(
+    victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_requests, "FreeEagle", lambda: FreeEagle(steps=20))
+    picture = tmp_path / "matrix.png"
+    result = call("inspect", victim, *MODEL, *FORM, "--picture", picture, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    network = SmallCNN(width=16).build((1, 16, 16), 10)
+    network.load_state_dict(load_file(victim))
+    spec = ModelSpec(build=lambda: network, input_shape=(1, 16, 16), num_classes=10)
+    found = FreeEagle(steps=20).inspect(network.eval(), spec)
+    assert report["anomaly"] == pytest.approx(found.anomaly)
+    assert report["suspected_class"] == found.suspected_class
+    assert torch.allclose(torch.tensor(report["posteriors"]), found.posteriors, atol=1e-5)
+    assert Image.open(picture).size[0] > 300
+    shown = call("inspect", victim, *MODEL, *FORM).stdout
+    assert f"suspected class:     {found.suspected_class}" in shown
+    assert "posteriors" not in shown
+
+
+def test_inspect_tells_where_a_network_can_be_cut(victim: Path) -> None:
+    result = call("inspect", victim, *MODEL, *FORM, "--inspect-at", "99")
+    assert result.exit_code == 2
+    assert "error: model: the model has no submodule '99'; possible: 0, 1," in result.stderr
