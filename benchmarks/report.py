@@ -19,7 +19,7 @@ HEAD = """# Results
 
 Written by `python benchmarks/report.py` from the JSON files in [`benchmarks/`](../benchmarks).
 Rates are on test images that no defense has seen; ASR and robust accuracy leave out images whose
-true class is the target. Negative results stay in the tables. What no table lists has not been measured.
+true class is the target. Negative results stay in the tables; what no table lists was not measured.
 """
 
 
