@@ -26,7 +26,7 @@ true class is the target. Negative results stay in the tables; what no table lis
 def main() -> None:
     """Write the page."""
     sections = [HEAD, *(federation(name) for name in FEDERATIONS), repairs(), inspections()]
-    page = "\n".join(section for section in sections if section)
+    page = "\n".join(section.rstrip() + "\n" for section in sections if section)
     (HERE.parent / "docs" / "results.md").write_text(page, encoding="utf-8")
 
 
@@ -42,11 +42,14 @@ def federation(name: str) -> str:
         f"python benchmarks/scenarios.py configs/scenarios/{name}.yaml "
         f"--seeds {seeds} --variants {variants}"
     )
-    return f"""
-## Federation: {name}
+    return f"""## Federation: {name}
 
-`{command}`: {first[0]["rounds"]} rounds, {first[0]["device"]}. Means over the last three rounds and
-over the seeds, whose range is in brackets.
+```bash
+{command}
+```
+
+{first[0]["rounds"]} rounds, {first[0]["device"]}. Means over the last three rounds and over the
+seeds, whose range is in brackets. Seconds are those of the machine as it was, not of an idle one.
 
 {scenarios.table(results)}
 
@@ -76,8 +79,7 @@ def repairs() -> str:
     rows = load("repair")
     if not rows:
         return ""
-    return f"""
-## Repairing one model
+    return f"""## Repairing one model
 
 `python benchmarks/repair.py`: centrally trained models, 10,000 training images, 5 epochs, 10 % of
 them poisoned towards class 0, 2,000 test images; {rows[-1]["device"]} threads. Before → after, mean
@@ -93,8 +95,7 @@ def inspections() -> str:
     rows = load("inspection")
     if not rows:
         return ""
-    return f"""
-## Inspecting a model
+    return f"""## Inspecting a model
 
 `python benchmarks/inspection.py`: does FreeEagle's anomaly tell backdoored models from clean ones?
 
