@@ -53,9 +53,9 @@ seeds, whose range is in brackets. Seconds are those of the machine as it was, n
 
 {scenarios.table(results)}
 
-Round by round, seed {seeds.split()[0]}, defended:
+Round by round, seed {seeds.split()[0]}, {next(iter(results))}:
 
-{rounds(results["defended"][0]["by_round"])}
+{rounds(first[0]["by_round"])}
 """
 
 

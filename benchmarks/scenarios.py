@@ -30,6 +30,7 @@ VARIANTS = {
     "no attack": ["attack.name=none", "defense.name=none"],
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
+    "absolute effect, weight 1": ["defense.consistency=absolute", "defense.consistency-weight=1"],
 }
 RATES = ("accuracy", "attack_success_rate", "robust_accuracy")
 
@@ -72,9 +73,9 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         "|" + "---|" * 6,
     ]
     rows = [row(variant, runs) for variant, runs in results.items()]
-    if "undefended" not in results and "defended" in results:
+    if "undefended" not in results:
         # Where clients go on from the aggregate, it is what an undefended run would have.
-        rows.insert(1, row("defended, before the repair", results["defended"], "_before"))
+        rows.append(row("before the repair", next(iter(results.values())), "_before"))
     return "\n".join([*head, *rows])
 
 

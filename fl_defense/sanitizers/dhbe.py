@@ -19,8 +19,8 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
   3. Adam instead of SGD for the student, with a one-cycle learning rate: one rate then serves
      networks whose weights differ in scale.
   4. Patched pixels are clipped to [0, 1], and each image of a batch has its patch elsewhere.
-  5. Ignoring patches weighs as much as answering like the teacher, ten times the code's weight:
-     a short run has no time for less.
+  5. A patch's effect on the logits is squared: the few patches that make the answer leap, as a
+     trigger does, then weigh more than the many that nudge it.
   6. The trigger generator starts afresh in each round; `warm_start` carries it and its optimiser
      on, which was measured to be worse: it stays with the patches of an earlier, immature model.
 What each deviation is worth is in docs/methods.md.
@@ -74,7 +74,9 @@ class DHBE:
     """Adam's learning rate for the image generator and the trigger generator."""
     patch_size: int | None = 5
     """Side of the searched patch in pixels, 3 to the whole image; null: the whole image."""
-    consistency_weight: float = 1.0
+    consistency: Literal["squared", "absolute"] = "squared"
+    """How a patch's effect on the logits is measured; squared makes a trigger's leap stand out."""
+    consistency_weight: float = 0.2
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
     scene_share: float = 1.0
     """Share of procedural scenes in a batch, in [0, 1]; the image generator makes the rest."""
@@ -129,6 +131,7 @@ class DHBE:
             lr_schedule="step",
             weight_decay=5e-4,
             generator_lr=1e-3,
+            consistency="absolute",
             consistency_weight=0.1,
             scene_share=0.0,
             student_batchnorm="train",
@@ -253,7 +256,7 @@ class _Game:
             teacher_logits = self.teacher(inputs)
         logits = self.student(inputs)
         fidelity = (logits - teacher_logits).abs().mean()
-        return fidelity, (self.student(patched) - logits.detach()).abs().mean()
+        return fidelity, self._effect(self.student(patched) - logits.detach())
 
     def image_loss(self) -> Tensor:
         """Return the image generator's: smooth images on which student and teacher differ."""
@@ -271,8 +274,7 @@ class _Game:
         with torch.no_grad():
             inputs = self._draw()
             logits = self.student(inputs)
-        moved: Tensor = self.student(self._patch(inputs)) - logits
-        return -moved.abs().mean()
+        return -self._effect(self.student(self._patch(inputs)) - logits)
 
     def state(self) -> dict[str, State] | None:
         """Return the generators and their optimisers, if they are to be carried on."""
@@ -287,6 +289,10 @@ class _Game:
         self.patches.load(state["patches"])
         if self.images is not None:
             self.images.load(state["images"])
+
+    def _effect(self, moved: Tensor) -> Tensor:
+        """Measure by how much patches moved the logits (B, K)."""
+        return (moved.square() if self.settings.consistency == "squared" else moved.abs()).mean()
 
     def _draw(self) -> Tensor:
         """Return a batch of normalised inputs, without gradient."""

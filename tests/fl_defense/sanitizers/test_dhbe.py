@@ -97,7 +97,7 @@ def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients
 
 
 def test_losses_are_mean_absolute_differences_of_logits() -> None:
-    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3))
+    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3, consistency="absolute"))
     with torch.no_grad():
         players.student[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
         fidelity, consistency = players.student_losses()
@@ -240,9 +240,9 @@ def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
     repaired = apply_sanitizer(DHBE.per_round(), backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
-    # Measured with seed 0: accuracy 0.919 (before: 0.994). A 5x5 patch hides a third of a digit.
+    # Measured with seeds 0 and 1: accuracy 0.950 and 0.961 (before: 0.99), success 0.003, robust 0.99.
     assert success < 0.1
-    assert accuracy > before[0] - 0.1
+    assert accuracy > before[0] - 0.06
     assert robust > 0.85
 
 
