@@ -63,8 +63,16 @@ class RoundRecord:
     """The defense's own numbers, its refusal or failure; each rejection and failure of a client."""
 
     def to_json(self) -> str:
-        """Return the record as one line of JSON, keys in the order of the fields."""
-        return json.dumps(asdict(self), allow_nan=False)
+        """Return the record as one line of JSON, keys in the order of the fields.
+
+        The rates without the purifier are left out where there is no purifier.
+        """
+        line = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or not name.endswith("_unpurified")
+        }
+        return json.dumps(line, allow_nan=False)
 
 
 @dataclass(kw_only=True)

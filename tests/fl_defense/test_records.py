@@ -31,6 +31,13 @@ def test_a_line_has_the_documented_keys_in_order() -> None:
     assert list(json.loads(RoundRecord(round=1).to_json())) == KEYS
 
 
+def test_rates_without_the_purifier_are_written_where_there_is_one() -> None:
+    record = RoundRecord(round=1, attack_success_rate_unpurified=0.9)
+    line = json.loads(record.to_json())
+    assert line["attack_success_rate_unpurified"] == 0.9
+    assert "accuracy_unpurified" not in line
+
+
 def test_written_records_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "rounds.jsonl"
     records = [RoundRecord(round=0), RoundRecord(round=1, accuracy=0.5, details={"a": 1.0})]
