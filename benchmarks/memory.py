@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = measure(arguments.rounds)
     out = Path(__file__).with_suffix(".json")
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(result) + "\n", encoding="utf-8")
     print(  # noqa: T201
         f"{arguments.rounds} rounds: {result['first']:.0f} MiB after the warm-up, "
         f"{result['last']:.0f} MiB at the end, growth {result['growth_per_round']:.3f} MiB a round"
@@ -67,7 +67,7 @@ def measure(num_rounds: int) -> dict[str, Any]:
         "first": first,
         "last": last,
         "growth_per_round": (last - first) / max(1, len(settled) - tenth),
-        "resident_mebibytes": resident,
+        "resident_mebibytes": [round(value, 1) for value in resident],
     }
 
 

@@ -25,7 +25,13 @@ true class is the target. Negative results stay in the tables; what no table lis
 
 def main() -> None:
     """Write the page."""
-    sections = [HEAD, *(federation(name) for name in FEDERATIONS), repairs(), inspections()]
+    sections = [
+        HEAD,
+        *(federation(name) for name in FEDERATIONS),
+        repairs(),
+        inspections(),
+        memory(),
+    ]
     page = "\n".join(section.rstrip() + "\n" for section in sections if section)
     (HERE.parent / "docs" / "results.md").write_text(page, encoding="utf-8")
 
@@ -100,6 +106,25 @@ def inspections() -> str:
 `python benchmarks/inspection.py`: does FreeEagle's anomaly tell backdoored models from clean ones?
 
 {inspection.table(rows)}
+"""
+
+
+def memory() -> str:
+    """Return the section of the resident memory over many rounds."""
+    result = load("memory")
+    if not result:
+        return ""
+    shown = result["resident_mebibytes"][9::10]
+    return f"""## Memory
+
+```bash
+python benchmarks/memory.py --rounds {result["rounds"]}
+```
+
+{result["rounds"]} rounds of the quickstart in one process, ten clients, with a short repair and a
+checkpoint in each round. Resident memory after the warm-up {result["first"]:.0f} MiB, at the end
+{result["last"]:.0f} MiB: {result["growth_per_round"]:.3f} MiB a round. After every tenth round:
+{", ".join(f"{value:.0f}" for value in shown)} MiB.
 """
 
 

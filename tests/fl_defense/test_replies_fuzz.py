@@ -101,7 +101,7 @@ AGGREGATORS: list[Callable[[], Any]] = [
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(content=contents(), place=st.integers(0, 4), aggregator=st.sampled_from(AGGREGATORS))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a tiny weight divides to zero
