@@ -90,7 +90,8 @@ def repairs() -> str:
 `python benchmarks/repair.py`: centrally trained models, 10,000 training images, 5 epochs, 10 % of
 them poisoned towards class 0, 2,000 test images; {rows[-1]["device"]} threads. Before → after, mean
 over the seeds with their range. Floor: how often a clean model falls for the trigger. Forwards:
-images passed through the network, in units of one forward pass.
+images passed through the network, in units of one forward pass. Seconds: wall clock of one core
+that other jobs shared, so no measure of speed.
 
 {repair.table(rows)}
 """
