@@ -29,6 +29,7 @@ MODELS: dict[str, Architecture] = {
     "small-cnn": SmallCNN(width=16),
     "resnet-10-w16": ResNet(depth=10, width=16),
     "resnet-18": ResNet(depth=18),
+    "preact-resnet-18": ResNet(depth=18, pre_activation=True),
 }
 TRIGGERS: dict[str, Trigger] = {
     "patch": Patch(),

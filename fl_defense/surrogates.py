@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+CHUNK = 256
+"""Images or features that are computed together where no gradient is needed."""
 MAX_SHAPES = 6
 """Most ellipses and rectangles in one scene."""
 MAX_STROKES = 4
@@ -93,7 +95,7 @@ def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
 
     hooks = [layer.register_forward_hook(measure) for layer in layers]
     try:
-        for batch in inputs.split(512):
+        for batch in inputs.split(CHUNK):
             distances.append(torch.zeros(len(batch), device=inputs.device))
             model(batch)
     finally:
@@ -103,14 +105,14 @@ def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
 
 
 @torch.no_grad()
-def class_balance(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return sampling weights (N,) that make the classes `model` sees in inputs equally frequent.
+def in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return `module(inputs)`, computed a few hundred rows at a time, without gradient."""
+    return torch.cat([module(chunk) for chunk in inputs.split(CHUNK)])
 
-    Args:
-        model: in eval mode.
-        inputs: (N, C, H, W), normalised, on the model's device.
-    """
-    classes = torch.cat([model(batch) for batch in inputs.split(512)]).argmax(dim=1)
+
+def class_balance(logits: Tensor) -> Tensor:
+    """Return sampling weights (N,) that make the classes of logits (N, K) equally frequent."""
+    classes = logits.argmax(dim=1)
     return 1.0 / classes.bincount()[classes].float()
 
 

@@ -43,10 +43,8 @@ from torch.nn import functional
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._generators import PatchGenerator, Player, place_patches
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import most_familiar, scenes
+from fl_defense.surrogates import CHUNK, in_chunks, most_familiar, scenes
 
-CHUNK = 256
-"""Images or dummies that are computed together outside the game."""
 HALVES_PER_DUMMY = 3
 """Extractor once, suspect's head before and after balancing."""
 HALVES_PER_STEP = 11
@@ -278,7 +276,7 @@ class _Game:
         chosen = self._draw(self.inputs)
         patches = self.patches.network.sample(len(chosen))
         height, width = self.size
-        shared = self.settings.patch_location == "per-image"
+        shared = self.settings.patch_location == "shared"
         images = self.pixels.denormalize(self.inputs[chosen])
         images = images + place_patches(patches, (height, width), shared=shared)
         moved: Tensor = self.features(self.pixels.normalize(images.clamp(0, 1)))
@@ -302,12 +300,6 @@ def _deal_out(log_posteriors: Tensor) -> Tensor:
             classes[row] = label
             left[label] -= 1
     return torch.tensor(classes, device=log_posteriors.device)
-
-
-@torch.no_grad()
-def in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Return `module(inputs)`, computed a few hundred rows at a time, without gradient."""
-    return torch.cat([module(chunk) for chunk in inputs.split(CHUNK)])
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:

@@ -25,8 +25,8 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
      on, which was measured to be worse: it stays with the patches of an earlier, immature model.
 What each deviation is worth is in docs/methods.md.
 
-Needs: image shape and pixel normalisation. No images. Cost: 7 forward passes of a batch per student
-step and 4 per generator step; `details["forward_images"]` counts them.
+Needs: image shape and pixel normalisation. No images. Cost: 6 forward passes of a batch per student
+step, 7 for generated images, and 4 per generator step; `details["forward_images"]` counts them.
 """
 
 import copy
@@ -40,10 +40,10 @@ from torch import Tensor, nn
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, Player, place_patches
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import class_balance, most_familiar, scenes
+from fl_defense.surrogates import class_balance, in_chunks, most_familiar, scenes
 
-FORWARDS_PER_STUDENT_STEP = 7
-"""Teacher 1, student 2, backward through the student's two passes 4; in forward passes."""
+FORWARDS_PER_STUDENT_STEP = 6
+"""Student 2, backward through its two passes 4; in forward passes. Generated images: teacher 1."""
 FORWARDS_PER_GENERATOR_STEP = 4
 """Forward and activation-only backward of two passes."""
 
@@ -205,10 +205,13 @@ class DHBE:
 
     def _forward_images(self) -> int:
         """Number of images passed forward through the network; backward passes count likewise."""
-        generators = 2 if self.scene_share < 1 else 1
-        forwards = self.student_steps * FORWARDS_PER_STUDENT_STEP
-        forwards += generators * FORWARDS_PER_GENERATOR_STEP
-        return self.iterations * self.batch_size * forwards
+        generated = self.batch_size - round(self.scene_share * self.batch_size)
+        per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
+        generators = 2 if generated else 1
+        per_iteration = self.student_steps * per_step
+        per_iteration += generators * FORWARDS_PER_GENERATOR_STEP * self.batch_size
+        chosen = self.num_scenes * (self.scenes_per_kept + 1) if self.scene_share > 0 else 0
+        return chosen + self.iterations * per_iteration
 
 
 class _Game:
@@ -225,7 +228,7 @@ class _Game:
         student: nn.Module,
         state: State | None,
     ) -> None:
-        self.settings, self.pixels = settings, spec.pixels
+        self.settings, self.pixels, self.num_classes = settings, spec.pixels, spec.num_classes
         self.teacher, self.student = teacher, student
         self.device = next(student.parameters()).device
         channels, *self.size = spec.input_shape
@@ -241,7 +244,8 @@ class _Game:
             self.images = Player(images, lr, self.device)
         if settings.scene_share > 0:
             self._scenes = self._familiar_scenes(spec)
-            self._scene_weights = class_balance(teacher, self._scenes)
+            self._scene_answers = in_chunks(teacher, self._scenes)
+            self._scene_weights = class_balance(self._scene_answers)
         if state is not None:
             self._load(state)
 
@@ -251,11 +255,12 @@ class _Game:
         The target under the patch is the student's own answer without it, held fixed.
         """
         with torch.no_grad():
-            inputs = self._draw()
+            inputs, answers = self._draw()
             patched = self._patch(inputs)
-            teacher_logits = self.teacher(inputs)
+            if len(answers) < len(inputs):
+                answers = torch.cat([answers, self.teacher(inputs[len(answers) :])])
         logits = self.student(inputs)
-        fidelity = (logits - teacher_logits).abs().mean()
+        fidelity = (logits - answers).abs().mean()
         return fidelity, self._effect(self.student(patched) - logits.detach())
 
     def image_loss(self) -> Tensor:
@@ -272,7 +277,7 @@ class _Game:
     def patch_loss(self) -> Tensor:
         """Return the trigger generator's: patches that move the student's answer."""
         with torch.no_grad():
-            inputs = self._draw()
+            inputs, _ = self._draw()
             logits = self.student(inputs)
         return -self._effect(self.student(self._patch(inputs)) - logits)
 
@@ -294,17 +299,21 @@ class _Game:
         """Measure by how much patches moved the logits (B, K)."""
         return (moved.square() if self.settings.consistency == "squared" else moved.abs()).mean()
 
-    def _draw(self) -> Tensor:
-        """Return a batch of normalised inputs, without gradient."""
-        num_scenes = round(self.settings.scene_share * self.settings.batch_size)
-        parts = []
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Return a batch of normalised inputs, scenes first, and the teacher's logits for scenes.
+
+        Scenes are drawn again and again: the teacher has answered them once and for all.
+        """
+        settings = self.settings
+        num_scenes = round(settings.scene_share * settings.batch_size)
+        inputs, answers = [], torch.empty(0, self.num_classes, device=self.device)
         if num_scenes > 0:
             chosen = torch.multinomial(self._scene_weights, num_scenes, replacement=True)
-            parts.append(self._scenes[chosen])
+            inputs, answers = [self._scenes[chosen]], self._scene_answers[chosen]
         if self.images is not None:
             with torch.no_grad():
-                parts.append(self.images.network.sample(self.settings.batch_size - num_scenes))
-        return torch.cat(parts)
+                inputs.append(self.images.network.sample(settings.batch_size - num_scenes))
+        return torch.cat(inputs), answers
 
     def _patch(self, inputs: Tensor) -> Tensor:
         """Add patches to normalised inputs, in [0, 1] pixel space."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_defense.surrogates import most_familiar, scenes
+from fl_defense.surrogates import CHUNK, class_balance, in_chunks, most_familiar, scenes
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -46,3 +46,17 @@ def test_familiar_inputs_have_the_statistics_that_batchnorm_remembers() -> None:
 def test_without_batchnorm_the_first_are_kept() -> None:
     inputs = torch.rand(5, 1, 4, 4, generator=seeded(0))
     assert torch.equal(most_familiar(nn.Conv2d(1, 1, 1), inputs, 2), inputs[:2])
+
+
+def test_chunks_give_what_the_whole_gives() -> None:
+    layer, inputs = nn.Linear(3, 2), torch.randn(CHUNK + 5, 3)
+    found = in_chunks(layer, inputs)
+    torch.testing.assert_close(found, layer(inputs).detach())
+    assert not found.requires_grad
+
+
+def test_balanced_draws_take_every_class_equally_often() -> None:
+    logits = torch.eye(4)[torch.tensor([0] * 90 + [1] * 9 + [3])]
+    weights = class_balance(logits)
+    shares = torch.zeros(4).index_add(0, logits.argmax(1), weights) / weights.sum()
+    torch.testing.assert_close(shares, torch.tensor([1 / 3, 1 / 3, 0, 1 / 3]))

@@ -14,6 +14,8 @@ from simulations.models import Architecture, Factory, ResNet, SmallCNN
         SmallCNN(width=4, norm="none"),
         ResNet(depth=10, width=4),
         ResNet(depth=18, width=8, norm="group"),
+        ResNet(depth=10, width=4, pre_activation=True),
+        ResNet(depth=18, width=4, norm="none", pre_activation=True),
         Factory(path="torchvision.models:resnet18"),
     ],
 )
@@ -28,12 +30,23 @@ def test_networks_map_images_to_logits_and_learn(
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_depth_counts_weighted_layers() -> None:
+@pytest.mark.parametrize("pre_activation", [False, True])
+def test_depth_counts_weighted_layers(pre_activation: bool) -> None:
     for depth in (10, 18):
-        model = ResNet(depth=depth, width=4).build((1, 28, 28), 10)  # type: ignore[arg-type]
+        resnet = ResNet(depth=depth, width=4, pre_activation=pre_activation)  # type: ignore[arg-type]
+        model = resnet.build((1, 28, 28), 10)
         kinds = (torch.nn.Conv2d, torch.nn.Linear)
         main = [n for n, m in model.named_modules() if isinstance(m, kinds) and "shortcut" not in n]
         assert len(main) == depth
+
+
+def test_pre_activation_leaves_the_identity_path_untouched() -> None:
+    model = ResNet(depth=18, width=4, norm="none", pre_activation=True).build((1, 16, 16), 3)
+    block = model[2]
+    features = torch.randn(2, 4, 16, 16)
+    kept = features.clone()
+    torch.testing.assert_close(block(features) - block.residual(features.relu()), kept)
+    assert torch.equal(features, kept)
 
 
 def test_norms_are_as_named() -> None:

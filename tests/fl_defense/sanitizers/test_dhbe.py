@@ -70,7 +70,7 @@ def test_a_patch_as_large_as_the_image_covers_it() -> None:
 
 def test_patches_are_added_in_pixel_space() -> None:
     players = game(DHBE(num_scenes=8, patch_size=3, clip_pixels=False))
-    inputs = players._draw()
+    inputs, _ = players._draw()
     torch.manual_seed(1)
     added = players.pixels.denormalize(players._patch(inputs)) - players.pixels.denormalize(inputs)
     torch.manual_seed(1)
@@ -81,7 +81,7 @@ def test_patches_are_added_in_pixel_space() -> None:
 
 def test_clipped_patches_leave_legal_pixels() -> None:
     players = game(DHBE(num_scenes=8, patch_size=3))
-    images = players.pixels.denormalize(players._patch(players._draw()))
+    images = players.pixels.denormalize(players._patch(players._draw()[0]))
     assert images.min() > -1e-6
     assert images.max() < 1 + 1e-6
 
@@ -104,11 +104,17 @@ def test_losses_are_mean_absolute_differences_of_logits() -> None:
         torch.manual_seed(3)
         loss = players.patch_loss()
         torch.manual_seed(3)
-        inputs = players._draw()
+        inputs, _ = players._draw()
         difference = players.student(players._patch(inputs)) - players.student(inputs)
     assert fidelity.item() == pytest.approx(0.5, abs=1e-6)
     assert consistency >= 0
     assert loss.item() == pytest.approx(-np.abs(difference.numpy()).mean(), rel=1e-5)
+
+
+def test_the_teacher_is_asked_once_about_a_scene() -> None:
+    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3))
+    inputs, answers = players._draw()
+    torch.testing.assert_close(answers, players.teacher(inputs))
 
 
 def test_generators_climb_their_losses() -> None:
@@ -147,7 +153,7 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
     settings = DHBE(num_scenes=2000, batch_size=5000)
     players = _Game(settings, backdoored.spec, teacher, copy.deepcopy(teacher), None)
     seen = teacher(players._scenes).argmax(1).bincount()
-    drawn = teacher(players._draw()).argmax(1).bincount()
+    drawn = players._draw()[1].argmax(1).bincount()
     found = seen > 0
     assert found.sum() >= 5
     assert seen.max() > 5 * seen[found].min()
