@@ -64,9 +64,9 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, any scene": DHBE(scenes_per_kept=1),
     "dhbe, half generated images": DHBE(scene_share=0.5),
     "dhbe, patch 3": DHBE(patch_size=3),
-    "dhbe, patch of the whole image": DHBE(patch_size=None),
-    "dhbe, weight 0.1": DHBE(consistency_weight=0.1),
-    "dhbe, weight 0.3": DHBE(consistency_weight=0.3),
+    "dhbe, patch of the whole image": DHBE(patch_size=28),
+    "dhbe, weight 0.5": DHBE(consistency_weight=0.5),
+    "dhbe, weight 2": DHBE(consistency_weight=2.0),
     "dhbe, absolute effect, weight 1": DHBE(consistency="absolute", consistency_weight=1.0),
 }
 """DHBE with one lever moved, for the sweep behind docs/methods.md."""

@@ -30,7 +30,14 @@ VARIANTS = {
     "no attack": ["attack.name=none", "defense.name=none"],
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
-    "absolute effect, weight 1": ["defense.consistency=absolute", "defense.consistency-weight=1"],
+    "deep-sanitizer": ["defense.name=deep-sanitizer"],
+    "repaired model broadcast, every third round": [
+        "repair.broadcast=repaired",
+        "repair.schedule.every=3",
+    ],
+    "last round only": ["repair.schedule.every=null"],
+    "FedMedian": ["aggregator.name=fedmedian"],
+    "MultiKrum": ["aggregator.name=multikrum", "aggregator.num-malicious=2"],
 }
 RATES = ("accuracy", "attack_success_rate", "robust_accuracy")
 

@@ -106,6 +106,38 @@ class Player(Generic[AnyGenerator]):
         self._optimizer.load_state_dict(state["optimizer"])
 
 
+def searched_side(patch_size: int | None, shape: tuple[int, ...]) -> int:
+    """Return the side of the searched patch for images of (C, H, W).
+
+    Args:
+        patch_size: its side; None: a fifth of the image's shorter side, from 3 to 5 pixels, which
+            is DHBE's 5 for images of 25 pixels and more.
+        shape: channels, height, width.
+
+    Raises:
+        ValueError: if the patch is larger than the image.
+    """
+    side = min(shape[1:])
+    if patch_size is None:
+        return min(max(side // 5, 3), 5)
+    if patch_size > side:
+        raise ValueError(f"patch_size must be at most the image's {side}, got {patch_size}")
+    return patch_size
+
+
+def raised(moved: Tensor) -> Tensor:
+    """Return how far a patch raises logits above the others: a mean square, a scalar.
+
+    A trigger raises one class. A patch that hides part of an object lowers that object's class, and
+    rightly so: what falls is not counted.
+
+    Args:
+        moved: logits with the patch minus those without it, (B, K).
+    """
+    above = moved - moved.mean(dim=1, keepdim=True)
+    return above.relu().square().mean()
+
+
 def place_patches(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> Tensor:
     """Put each patch (B, C, p, p) on a zero image (B, C, H, W) at a uniformly random place.
 

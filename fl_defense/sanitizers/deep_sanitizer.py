@@ -20,7 +20,7 @@ Our reconstruction:
      features is added to the dummies of all classes. Fine-tuning on dummies without it removes
      nothing: their loss is already small.
   3. The head must answer dummies as before (fidelity), and perturbed dummies like plain ones
-     (consistency; squared, so that the leap a trigger causes outweighs many nudges). Its BatchNorm
+     (consistency; what raises a class counts, squared, as in our DHBE). Its BatchNorm
      statistics are frozen.
 What each part is worth is in docs/methods.md.
 
@@ -41,7 +41,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers._generators import PatchGenerator, Player, place_patches
+from fl_defense.sanitizers._generators import (
+    PatchGenerator,
+    Player,
+    place_patches,
+    raised,
+    searched_side,
+)
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import CHUNK, in_chunks, most_familiar, scenes
 
@@ -82,10 +88,11 @@ class DeepSanitizer:
     """Peak learning rate of the head's Adam, one cycle with 10 % warm-up."""
     head_batchnorm: Literal["frozen", "train"] = "frozen"
     """Keep the head's BatchNorm statistics, or update them on dummies."""
-    consistency_weight: float = 0.2
+    consistency_weight: float = 1.0
     """Weight of ignoring the patch against answering like the suspect."""
-    patch_size: int | None = 5
-    """Side of the searched patch in pixels, 3 to the whole image; null: the whole image."""
+    patch_size: int | None = None
+    """Side of the searched patch in pixels, 3 to the whole image; null: 3 to 5 by the image's size.
+    """
     patch_location: Literal["per-image", "shared"] = "per-image"
     """Place the patch anew on each scene, or once per batch."""
     generator_lr: float = 1e-2
@@ -231,9 +238,7 @@ class _Game:
         self.features, self.head = features, head
         self.device = next(head.parameters()).device
         channels, *self.size = spec.input_shape
-        side = settings.patch_size or min(self.size)
-        if side > min(self.size):
-            raise ValueError(f"patch_size must be at most the image's {min(self.size)}, got {side}")
+        side = searched_side(settings.patch_size, spec.input_shape)
         generator = PatchGenerator(settings.latent_size, settings.generator_width, channels, side)
         self.patches = Player(generator, settings.generator_lr, self.device)
         if state is not None:
@@ -251,7 +256,7 @@ class _Game:
         with torch.no_grad():
             plain = self.head(dummies)
         moved = self.head(self._perturbed(dummies, perturbation)) - plain
-        self.patches.step(-moved.square().mean())
+        self.patches.step(-raised(moved))
         return perturbation.detach()
 
     def head_losses(self, perturbation: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,7 +265,7 @@ class _Game:
         dummies = self.dummies[chosen]
         logits = self.head(dummies)
         moved = self.head(self._perturbed(dummies, perturbation)) - logits.detach()
-        return (logits - self.answers[chosen]).abs().mean(), moved.square().mean()
+        return (logits - self.answers[chosen]).abs().mean(), raised(moved)
 
     def least_class_share(self) -> float:
         """Return the smallest share of a class's dummies that the suspect puts into it."""

@@ -19,8 +19,8 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
   3. Adam instead of SGD for the student, with a one-cycle learning rate: one rate then serves
      networks whose weights differ in scale.
   4. Patched pixels are clipped to [0, 1], and each image of a batch has its patch elsewhere.
-  5. A patch's effect on the logits is squared: the few patches that make the answer leap, as a
-     trigger does, then weigh more than the many that nudge it.
+  5. Of a patch's effect on the logits only what it raises counts, squared: a trigger makes one
+     class leap, while a patch that hides part of an object merely lowers that object's class.
   6. The trigger generator starts afresh in each round; `warm_start` carries it and its optimiser
      on, which was measured to be worse: it stays with the patches of an earlier, immature model.
 What each deviation is worth is in docs/methods.md.
@@ -38,7 +38,14 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, Player, place_patches
+from fl_defense.sanitizers._generators import (
+    ImageGenerator,
+    PatchGenerator,
+    Player,
+    place_patches,
+    raised,
+    searched_side,
+)
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import class_balance, in_chunks, most_familiar, scenes
 
@@ -72,11 +79,13 @@ class DHBE:
     """Of the student's optimiser."""
     generator_lr: float = 1e-2
     """Adam's learning rate for the image generator and the trigger generator."""
-    patch_size: int | None = 5
-    """Side of the searched patch in pixels, 3 to the whole image; null: the whole image."""
-    consistency: Literal["squared", "absolute"] = "squared"
-    """How a patch's effect on the logits is measured; squared makes a trigger's leap stand out."""
-    consistency_weight: float = 0.2
+    patch_size: int | None = None
+    """Side of the searched patch in pixels, 3 to the whole image; null: 3 to 5 by the image's size.
+    """
+    consistency: Literal["raised", "absolute"] = "raised"
+    """What counts of a patch's effect on the logits: what it raises, or every change as in the
+    paper."""
+    consistency_weight: float = 1.0
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
     scene_share: float = 1.0
     """Share of procedural scenes in a batch, in [0, 1]; the image generator makes the rest."""
@@ -131,6 +140,7 @@ class DHBE:
             lr_schedule="step",
             weight_decay=5e-4,
             generator_lr=1e-3,
+            patch_size=5,
             consistency="absolute",
             consistency_weight=0.1,
             scene_share=0.0,
@@ -232,9 +242,7 @@ class _Game:
         self.teacher, self.student = teacher, student
         self.device = next(student.parameters()).device
         channels, *self.size = spec.input_shape
-        side = settings.patch_size or min(self.size)
-        if side > min(self.size):
-            raise ValueError(f"patch_size must be at most the image's {min(self.size)}, got {side}")
+        side = searched_side(settings.patch_size, spec.input_shape)
         latent, width, lr = settings.latent_size, settings.generator_width, settings.generator_lr
         patches = PatchGenerator(latent, width, channels, side)
         self.patches = Player(patches, lr, self.device)
@@ -297,7 +305,7 @@ class _Game:
 
     def _effect(self, moved: Tensor) -> Tensor:
         """Measure by how much patches moved the logits (B, K)."""
-        return (moved.square() if self.settings.consistency == "squared" else moved.abs()).mean()
+        return raised(moved) if self.settings.consistency == "raised" else moved.abs().mean()
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Return a batch of normalised inputs, scenes first, and the teacher's logits for scenes.

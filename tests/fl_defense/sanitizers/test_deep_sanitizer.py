@@ -195,5 +195,5 @@ def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
     assert success < 0.2
-    assert accuracy > before[0] - 0.06
+    assert accuracy > before[0] - 0.12
     assert robust > 0.7

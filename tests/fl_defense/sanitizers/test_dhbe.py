@@ -10,7 +10,13 @@ from torch import nn
 
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
-from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, place_patches
+from fl_defense.sanitizers._generators import (
+    ImageGenerator,
+    PatchGenerator,
+    place_patches,
+    raised,
+    searched_side,
+)
 from fl_defense.sanitizers.dhbe import _Game, total_variation
 from simulations.models import SmallCNN
 from tests.conftest import Backdoored
@@ -232,6 +238,25 @@ def test_a_patch_larger_than_the_image_is_refused(
 
 def test_a_cold_start_carries_nothing(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
     assert apply_sanitizer(QUICK, tiny_model, tiny_spec).state is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [((1, 12, 12), 3), ((1, 16, 16), 3), ((3, 22, 40), 4), ((1, 28, 28), 5), ((3, 224, 224), 5)],
+)
+def test_small_images_are_searched_for_small_patches(
+    shape: tuple[int, int, int], side: int
+) -> None:
+    assert searched_side(None, shape) == side
+    assert searched_side(7, shape) == 7
+
+
+def test_what_a_patch_raises_counts_and_what_falls_does_not() -> None:
+    leap, fall = torch.zeros(1, 10), torch.zeros(1, 10)
+    leap[0, 3], fall[0, 3] = 5.0, -5.0
+    assert raised(leap) == pytest.approx(4.5**2 / 10)
+    assert raised(fall) == pytest.approx(9 * 0.5**2 / 10)
+    assert raised(torch.full((2, 10), 7.0)) == 0
 
 
 def test_faithful_has_the_paper_codes_settings() -> None:
