@@ -20,7 +20,8 @@ Deviations of `BCU.per_round()`, which is made for a repair after every aggregat
   3. Fewer passes over fewer images.
   4. Of many surrogate images those are taken that are most familiar to the teacher's BatchNorm
      statistics, and they are drawn so that the teacher's classes come equally often.
-  5. The student's BatchNorm statistics are frozen: those of scenes are not those of real images.
+  5. The student's BatchNorm statistics are the teacher's, moved once to fit the replaced weights
+     by what the images change, and then kept: those of scenes are not those of real images.
 What each is worth is in docs/methods.md.
 
 Needs: unlabelled images, or none with scenes. Cost: 4 forward passes of a batch per step;
@@ -87,7 +88,8 @@ class BCU:
     flip: bool = False
     """Mirror every other image; the paper does for CIFAR-10."""
     student_batchnorm: Literal["frozen", "train"] = "frozen"
-    """Keep the student's BatchNorm statistics, or update them as the paper does."""
+    """Fit the statistics once to the replaced weights and keep them, or update them as the paper
+    does."""
 
     changes_models: ClassVar[bool] = True
 
