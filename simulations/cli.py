@@ -1,4 +1,4 @@
-"""The command line: fl-defense run | list | schema | inspect | repair | evaluate."""
+"""The command line: fl-defense run | show | list | schema | inspect | repair | evaluate."""
 
 import json
 import os

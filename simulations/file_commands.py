@@ -26,7 +26,7 @@ InspectAt = Annotated[str | None, typer.Option(help="Submodule after which the c
 Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Dotted field and value, e.g. defense.iterations=50."),
+    typer.Option("--set", help="Dotted field and value, e.g. model.width=16."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

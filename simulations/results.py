@@ -25,7 +25,10 @@ class Interrupted:
 
 
 class ResultsFolder:
-    """scenario.yaml, rounds.jsonl, checkpoint, summary.json, model.safetensors, curves.png.
+    """scenario.yaml, rounds.jsonl, summary.json, model.safetensors, curves.png.
+
+    Until the run is finished there is `checkpoint` too; after a defense that purifies images,
+    `deployed.pt2`, which `simulations.server.serve` writes.
 
     Args:
         path: the folder, which holds a run.

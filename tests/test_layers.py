@@ -1,4 +1,4 @@
-"""The layers of the house: a module imports from its own layer or from below."""
+"""The layers of the project: a module imports from its own layer or from below."""
 
 import ast
 import subprocess
