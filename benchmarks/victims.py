@@ -77,7 +77,7 @@ class Setting:
             "model": repr(MODELS[self.model]),
             "trigger": "clean" if self.trigger == "clean" else repr(TRIGGERS[self.trigger]),
         }
-        # Left out where it says nothing, so that it changes the names of class-specific victims alone.
+        # Left out where it says nothing: other victims are named without it.
         if self.source is not None:
             content["source"] = self.source
         text = json.dumps(content, sort_keys=True)
