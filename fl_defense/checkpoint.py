@@ -222,7 +222,9 @@ def _set_generator_states(states: Mapping[str, Any]) -> None:
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        # There may be fewer GPUs than when this was written.
+        for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+            torch.cuda.set_rng_state(state, device)
 
 
 def pack(value: Any, where: str) -> Any:

@@ -8,8 +8,8 @@ Reference: Fu et al., "FreeEagle: Detecting Complex Neural Trojans in Data-Free 
 Security 2023, arXiv 2302.14500; written from the description.
 
 Deviations:
-  1. The features' lower bound is what the extractor gives on procedural scenes (0 after a ReLU)
-     instead of a table of network names.
+  1. Features are kept from falling below 0 if the extractor gives none below 0 on procedural
+     scenes, instead of by a table of network names.
   2. A score of single cells of the posterior matrix (`cell_anomaly`), for a backdoor of one source
      class, is ours.
 """
@@ -118,7 +118,7 @@ class FreeEagle:
         else:
             start, steps = torch.rand(shape, generator=generator).to(device), self.steps
         floor = found.min().item()
-        optimized = self._optimize(head, start, steps, floor if floor == 0 else None)
+        optimized = self._optimize(head, start, steps, 0.0 if floor >= 0 else None)
         with torch.no_grad():
             posteriors = head(optimized.mean(1)).softmax(1).cpu()
         return replace(judge(posteriors), dummies=optimized.cpu())

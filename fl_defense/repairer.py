@@ -68,19 +68,20 @@ class Repairer:
         record.sanitized = True
         try:
             sanitized = self._sanitize(record, suspect, carried.defense)
+            deployed = sanitized.deployed(self.spec)
+            record.agreement = self.gate.agreement(unrepaired, deployed)
         except Exception as error:
             if self.on_failure == "raise":
                 raise
             logger.exception("round %d: the defense failed", record.round)
             record.details["failure"] = f"{type(error).__name__}: {error}"
             carried.defense = None
-            if self.on_failure == "previous":
-                assert carried.arrays is not None
-                previous = load_model(carried.arrays, self.spec, self.device)
+            # What was released last: the arrays carried on may never have been repaired.
+            last = carried.released if carried.released is not None else carried.arrays
+            if self.on_failure == "previous" and last is not None:
+                previous = load_model(last, self.spec, self.device)
                 return previous, OnImages(previous, self.spec.pixels)
             return suspect, unrepaired
-        deployed = sanitized.deployed(self.spec)
-        record.agreement = self.gate.agreement(unrepaired, deployed)
         reason = self.gate.refusal(record.agreement)
         record.accepted = reason is None
         if reason is not None:
@@ -98,7 +99,14 @@ class Repairer:
         if watch is None or not self.schedule.asks(record.round):
             return False
         started = time.perf_counter()
-        found, alarmed, carried.watch = watch.look(suspect, carried.watch)
+        try:
+            found, alarmed, carried.watch = watch.look(suspect, carried.watch)
+        except Exception as error:
+            if self.on_failure == "raise":
+                raise
+            logger.exception("round %d: the inspection failed, repair to be safe", record.round)
+            record.details["inspection_failure"] = f"{type(error).__name__}: {error}"
+            return True
         record.details["inspect_seconds"] = time.perf_counter() - started
         record.details["anomaly"] = found.anomaly
         record.details["suspected_class"] = found.suspected_class

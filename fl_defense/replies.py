@@ -9,8 +9,8 @@ import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
@@ -56,7 +56,11 @@ class ReplyCheck:
             raise ValueError(f"max_abs must be positive, got {self.max_abs}")
 
     def sort(
-        self, replies: Iterable[Message], reference: ArrayRecord, weighted_by_key: str
+        self,
+        replies: Iterable[Message],
+        reference: ArrayRecord,
+        weighted_by_key: str,
+        asked: Mapping[str, int] | None = None,
     ) -> CheckedReplies:
         """Separate replies that can be aggregated from those that must not be.
 
@@ -65,10 +69,17 @@ class ReplyCheck:
             reference: the arrays that were sent out; a reply must have their names, in their order,
                 their shapes and dtypes.
             weighted_by_key: metric that weighs a reply, usually "num-examples".
+            asked: node by the id of the message that it was sent: when a node is gone, the
+                SuperLink answers in its place, with an error and its own node id.
         """
         replies = list(replies)
         failed = [
-            rejection(reply, reply.error.reason or "error without a reason")
+            replace(
+                rejection(reply, reply.error.reason or "error without a reason"),
+                node=(asked or {}).get(
+                    reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                ),
+            )
             for reply in replies
             if reply.has_error()
         ]

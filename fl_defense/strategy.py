@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvgM, Result, Strategy
 from torch import nn
@@ -106,7 +106,7 @@ class SanitizingStrategy(Strategy):
             seed=seed,
             device=self.device,
         )
-        self._asked: list[int] = []
+        self._asked: list[Metadata] = []
         self._carried = Carried()
         self._num_finished = 0
         self._sent_at = 0.0
@@ -125,7 +125,7 @@ class SanitizingStrategy(Strategy):
                 inner.current_arrays = arrays
         self._carried.arrays = arrays
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        self._asked = [message.metadata.dst_node_id for message in messages]
+        self._asked = [message.metadata for message in messages]
         self._sent_at = time.perf_counter()
         return messages
 
@@ -145,8 +145,10 @@ class SanitizingStrategy(Strategy):
         # Materialised once: several strategies empty the records that they aggregate.
         replies = list(replies)
         train_seconds = time.perf_counter() - self._sent_at
-        checked = self.reply_check.sort(replies, carried.arrays, self._weighted_by_key)
-        failures = [*checked.failed, *self._silent(replies)]
+        # A message has its id only after it has been sent.
+        asked = {sent.message_id: sent.dst_node_id for sent in self._asked if sent.message_id}
+        checked = self.reply_check.sort(replies, carried.arrays, self._weighted_by_key, asked)
+        failures = [*checked.failed, *self._silent(replies, checked.failed)]
         for lost in (*checked.rejected, *failures):
             logger.warning("round %d: node %d is lost: %s", server_round, lost.node, lost.reason)
         record = RoundDraft(
@@ -283,13 +285,13 @@ class SanitizingStrategy(Strategy):
             return None, metrics
         return restore_arrays(arrays, self._carried.arrays, buffers), metrics
 
-    def _silent(self, replies: Iterable[Message]) -> list[Rejection]:
+    def _silent(self, replies: list[Message], failed: list[Rejection]) -> list[Rejection]:
         """Return the nodes that were asked and did not answer in time."""
-        answered = {reply.metadata.src_node_id for reply in replies}
+        heard = {reply.metadata.src_node_id for reply in replies} | {lost.node for lost in failed}
         return [
-            Rejection(node=node, reason="no answer in time")
-            for node in self._asked
-            if node not in answered
+            Rejection(node=sent.dst_node_id, reason="no answer in time")
+            for sent in self._asked
+            if sent.dst_node_id not in heard
         ]
 
     def _finish(self, server_round: int) -> None:

@@ -1,7 +1,7 @@
-"""Networks that invent images and patches, and play against the model that is being repaired."""
+"""What DHBE and DeepSanitizer share: networks that invent images and patches, and their game."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -82,15 +82,32 @@ AnyGenerator = TypeVar("AnyGenerator", bound=Generator)
 class Player(Generic[AnyGenerator]):
     """A generator with its Adam optimiser; both can be carried to the next round."""
 
-    def __init__(self, network: AnyGenerator, lr: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: AnyGenerator,
+        lr: float,
+        device: torch.device,
+        milestones: Sequence[int] = (),
+    ) -> None:
+        """Prepare to play.
+
+        Args:
+            network: what plays; moved to `device`.
+            lr: learning rate of Adam.
+            device: where to play.
+            milestones: steps after which the learning rate falls to a tenth of what it was.
+        """
         self.network = network.to(device)
+        self._lr = lr
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr)
+        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(milestones))
 
     def step(self, loss: Tensor) -> None:
         """Take one step down `loss`."""
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
+        self._schedule.step()
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes."""
@@ -104,6 +121,20 @@ class Player(Generic[AnyGenerator]):
         state = copy.deepcopy(dict(state))
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        # Every round runs through the schedule anew.
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._lr
+
+
+def one_cycle(
+    optimizer: torch.optim.Optimizer, peak: float, steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Return the schedule of a learning rate that rises to `peak` for a tenth of the steps."""
+    # The rise needs more than one step: torch divides by its length.
+    rise = max(0.1, 2 / (steps + 1))
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps + 1, pct_start=rise, cycle_momentum=False
+    )
 
 
 def searched_side(patch_size: int | None, shape: tuple[int, ...]) -> int:

@@ -5,6 +5,7 @@ given data, a trigger, a target class or an attack success rate: there is no arg
 """
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -117,6 +118,9 @@ def apply_sanitizer(
     if sanitizer.changes_models and sanitized.purify is None:
         _warn_if_unchanged(name, sanitized.model, before)
     details = {key: float(value) for key, value in sanitized.details.items()}
+    for key, value in details.items():
+        if not math.isfinite(value):
+            raise ContractError(f"{name}: details must be finite, got {key} = {value}")
     return replace(sanitized, details=details, seconds=seconds)
 
 

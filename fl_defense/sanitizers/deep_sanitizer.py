@@ -44,6 +44,7 @@ from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
     Player,
+    one_cycle,
     place_patches,
     raised,
     searched_side,
@@ -184,10 +185,7 @@ class DeepSanitizer:
         game = _Game(self, spec, features, teacher, head, state)
         head.train(self.head_batchnorm == "train")
         optimizer = torch.optim.Adam(head.parameters(), self.head_lr)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.head_lr, total_steps=self.steps + 1, pct_start=0.1,
-            cycle_momentum=False,
-        )  # fmt: skip
+        schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
         fidelity = consistency = torch.zeros(())
         for _ in range(self.steps):

@@ -271,6 +271,29 @@ def test_a_client_that_never_answers_counts_as_failed(lab: Lab) -> None:
     assert outcomes[1].record.num_failures == 2
 
 
+def test_a_node_that_the_superlink_answers_for_is_counted_once_and_named(lab: Lab) -> None:
+    """Flower reports a node that is gone with an error of the SuperLink, whose node id is 1."""
+
+    class LosesNodeThree(ToyGrid):
+        def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Message]:
+            messages = list(messages)
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = f"to {message.metadata.dst_node_id}"
+            replies = super().send_and_receive(messages)
+            gone = self.reply(None, node=1)
+            gone.metadata.__dict__["_reply_to_message_id"] = "to 3"
+            return [gone if reply.metadata.src_node_id == 3 else reply for reply in replies]
+
+    outcomes: list[RoundOutcome] = []
+    wrapped = SanitizingStrategy(
+        FedAvg().build(8, 8), NoDefense(), lab.spec, device="cpu", observe=outcomes.append
+    )
+    grid = LosesNodeThree([stays] * 8, lab.reply)
+    wrapped.start(grid, ArrayRecord(lab.model.state_dict()), num_rounds=1)
+    assert [(lost.node, lost.reason) for lost in outcomes[1].failures] == [(3, "client died")]
+    assert outcomes[1].record.num_failures == 1
+
+
 def test_a_round_without_any_reply_keeps_the_model_and_says_so(lab: Lab) -> None:
     lab.run(FedAvg().build(8, 8), Halve(), [fails] * NUM_CLIENTS, rounds=1)
     assert lab.records[1].num_failures == 8
@@ -300,6 +323,36 @@ def test_what_is_handed_on_when_the_defense_fails(lab: Lab, policy: str, factor:
         assert torch.allclose(final[key], parameter * factor, atol=1e-5)
     assert lab.records[1].details["failure"] == "RuntimeError: out of luck"
     assert not lab.records[1].accepted
+
+
+def test_after_a_failure_the_last_repaired_model_is_released(lab: Lab) -> None:
+    """Clients go on from aggregates here: the one before was never repaired."""
+
+    @dataclass(frozen=True)
+    class HalvesOnce:
+        changes_models: ClassVar[bool] = True
+
+        def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+            if state is not None:
+                raise RuntimeError("out of luck")
+            return Halve().sanitize(suspect, spec, state)
+
+    final = lab.run(FedAvg().build(8, 8), HalvesOnce(), [stays] * 8, rounds=2, min_agreement=0,
+                    on_failure="previous", broadcast="aggregate")  # fmt: skip
+    assert "failure" in lab.records[2].details
+    for key, parameter in lab.model.named_parameters():
+        assert torch.allclose(final[key], parameter / 2, atol=1e-6)
+
+
+def test_a_failing_inspection_repairs_to_be_safe(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot_be_cut(*_: Any) -> Any:
+        raise ValueError("no cut")
+
+    monkeypatch.setattr("fl_defense.alarm.Watch.look", cannot_be_cut)
+    lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=2, min_agreement=0,
+            schedule=Schedule(on_suspicion="history"))  # fmt: skip
+    assert [record.sanitized for record in lab.records[1:]] == [True, True]
+    assert lab.records[1].details["inspection_failure"] == "ValueError: no cut"
 
 
 def test_a_failing_defense_may_stop_the_run(lab: Lab) -> None:

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -257,6 +258,22 @@ def test_what_a_patch_raises_counts_and_what_falls_does_not() -> None:
     assert raised(leap) == pytest.approx(4.5**2 / 10)
     assert raised(fall) == pytest.approx(9 * 0.5**2 / 10)
     assert raised(torch.full((2, 10), 7.0)) == 0
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 9, 10])
+def test_any_number_of_steps_has_a_schedule(
+    iterations: int, tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    apply_sanitizer(replace(QUICK, iterations=iterations), tiny_model, tiny_spec)
+
+
+def test_generators_slow_down_with_the_student_in_the_papers_schedule() -> None:
+    players = game(DHBE(iterations=10, lr_schedule="step", num_scenes=8, patch_size=3))
+    rates = []
+    for _ in range(10):
+        rates.append(players.patches._optimizer.param_groups[0]["lr"])
+        players.patches.step(players.patch_loss())
+    assert rates == pytest.approx([1e-2] * 6 + [1e-3] * 2 + [1e-4] * 2)
 
 
 def test_faithful_has_the_paper_codes_settings() -> None:
