@@ -14,8 +14,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from fl_defense.model_spec import ModelSpec
+
 CHUNK = 256
 """Images or features that are computed together where no gradient is needed."""
+VALUES_AT_ONCE = 2**25
+"""Pixel values of images that are drawn together: 128 MiB."""
 MAX_SHAPES = 6
 """Most ellipses and rectangles in one scene."""
 MAX_STROKES = 4
@@ -65,6 +69,34 @@ def scenes(
             color = _uniform(generator, num, channels, 1, 1)
             images = images * (1 - cover) + color * cover
     return images
+
+
+def draw_familiar(
+    surrogate: Surrogate, model: nn.Module, spec: ModelSpec, num: int, candidates_per_image: int
+) -> Tensor:
+    """Draw many images and return the `num` most familiar to the model (see `most_familiar`).
+
+    Args:
+        surrogate: where images come from.
+        model: in eval mode.
+        spec: of the model.
+        num: how many to keep.
+        candidates_per_image: how many are drawn for each one kept; 1: all are kept.
+
+    Returns:
+        Inputs (num, C, H, W), normalised, on the model's device.
+    """
+    device = next(model.parameters()).device
+    # Not all candidates at once: of large images they would fill the memory.
+    most = max(CHUNK, VALUES_AT_ONCE // math.prod(spec.input_shape))
+    left, kept = num * candidates_per_image, torch.empty(0, *spec.input_shape, device=device)
+    while left > 0:
+        drawn = surrogate.draw(min(left, most), spec.input_shape)
+        left -= len(drawn)
+        kept = torch.cat([kept, spec.pixels.normalize(drawn.to(device))])
+        if candidates_per_image > 1:
+            kept = most_familiar(model, kept, min(num, len(kept)))
+    return kept
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ from fl_defense.sanitizers._generators import (
     searched_side,
 )
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import CHUNK, in_chunks, most_familiar, scenes
+from fl_defense.surrogates import CHUNK, Scenes, draw_familiar, in_chunks
 
 HALVES_PER_DUMMY = 3
 """Extractor once, suspect's head before and after balancing."""
@@ -137,9 +137,7 @@ class DeepSanitizer:
 
     def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
-        device = next(suspect.parameters()).device
-        candidates = scenes(self.num_dummies * self.scenes_per_kept, spec.input_shape).to(device)
-        return most_familiar(suspect, spec.pixels.normalize(candidates), self.num_dummies)
+        return draw_familiar(Scenes(), suspect, spec, self.num_dummies, self.scenes_per_kept)
 
     def make_dummies(self, teacher: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
         """Move features (N, ...) of scenes until every class has its share of dummies.

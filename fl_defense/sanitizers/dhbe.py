@@ -50,7 +50,7 @@ from fl_defense.sanitizers._generators import (
     searched_side,
 )
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import class_balance, in_chunks, most_familiar, scenes
+from fl_defense.surrogates import Scenes, class_balance, draw_familiar, in_chunks
 
 FORWARDS_PER_STUDENT_STEP = 6
 """Student 2, backward through its two passes 4; in forward passes. Generated images: teacher 1."""
@@ -252,7 +252,9 @@ class _Game:
             images = ImageGenerator(latent, width, spec.input_shape)
             self.images = Player(images, lr, self.device, falls)
         if settings.scene_share > 0:
-            self._scenes = self._familiar_scenes(spec)
+            self._scenes = draw_familiar(
+                Scenes(), teacher, spec, settings.num_scenes, settings.scenes_per_kept
+            )
             self._scene_answers = in_chunks(teacher, self._scenes)
             self._scene_weights = class_balance(self._scene_answers)
         if state is not None:
@@ -332,11 +334,6 @@ class _Game:
         images = self.pixels.denormalize(inputs)
         images = images + place_patches(patches, (height, width), shared=shared)
         return self.pixels.normalize(images.clamp(0, 1) if self.settings.clip_pixels else images)
-
-    def _familiar_scenes(self, spec: ModelSpec) -> Tensor:
-        num = self.settings.num_scenes
-        candidates = scenes(num * self.settings.scenes_per_kept, spec.input_shape)
-        return most_familiar(self.teacher, self.pixels.normalize(candidates.to(self.device)), num)
 
 
 def total_variation(inputs: Tensor) -> Tensor:

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from fl_defense.surrogates import CHUNK, class_balance, in_chunks, most_familiar, scenes
+from fl_defense.model_spec import ModelSpec
+from fl_defense.surrogates import (
+    CHUNK,
+    class_balance,
+    draw_familiar,
+    in_chunks,
+    most_familiar,
+    scenes,
+)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -46,6 +54,29 @@ def test_familiar_inputs_have_the_statistics_that_batchnorm_remembers() -> None:
 def test_without_batchnorm_the_first_are_kept() -> None:
     inputs = torch.rand(5, 1, 4, 4, generator=seeded(0))
     assert torch.equal(most_familiar(nn.Conv2d(1, 1, 1), inputs, 2), inputs[:2])
+
+
+def test_the_most_familiar_of_all_are_kept_however_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    pool = scenes(600, tiny_spec.input_shape, generator=seeded(0))
+
+    class Pool:
+        def __init__(self) -> None:
+            self.drawn = 0
+
+        def draw(self, num: int, shape: tuple[int, int, int]) -> torch.Tensor:
+            self.drawn += num
+            return pool[self.drawn - num : self.drawn]
+
+    model = tiny_model.eval()
+    whole = draw_familiar(Pool(), model, tiny_spec, 150, 4)
+    monkeypatch.setattr("fl_defense.surrogates.VALUES_AT_ONCE", 1)
+    parts = draw_familiar(Pool(), model, tiny_spec, 150, 4)
+    assert whole.shape == (150, *tiny_spec.input_shape)
+    torch.testing.assert_close(whole.flatten(1).sum(1).sort()[0], parts.flatten(1).sum(1).sort()[0])
+    all_kept = draw_familiar(Pool(), model, tiny_spec, 600, 1)
+    torch.testing.assert_close(all_kept, tiny_spec.pixels.normalize(pool))
 
 
 def test_chunks_give_what_the_whole_gives() -> None:
