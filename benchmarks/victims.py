@@ -33,6 +33,7 @@ MODELS: dict[str, Architecture] = {
 }
 TRIGGERS: dict[str, Trigger] = {
     "patch": Patch(),
+    "patch-8x8": Patch(size=8),
     "blended": Blended(),
     "sinusoid": Sinusoid(),
     "warped": Warped(),
