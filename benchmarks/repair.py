@@ -4,6 +4,9 @@
     python benchmarks/repair.py --data fashion-mnist --triggers patch clean --seeds 0 1 2 \
         --sanitizers none dhbe
 
+`--full` trains on all images, which leaves none for "bcu on own data": that row is skipped. Another
+`--max-train` brings it back.
+
 CIFAR-10 and GTSRB are given by path (a folder with train/ and test/, or its .tar.gz archive):
 
     python benchmarks/repair.py --small --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
@@ -28,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from controls import CONTROLS, OracleFeatures, OwnData
-from victims import MODELS, TRIGGERS, Farm, Setting, Victim, say
+from victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model_spec import OnImages
@@ -121,7 +124,11 @@ def main() -> None:
                     done = [row for row in rows if identity.items() <= row.items()]
                     if done and not arguments.again:
                         continue
-                    row = identity | repair(farm, setting, known[name])
+                    try:
+                        row = identity | repair(farm, setting, known[name])
+                    except NoImageLeftError as error:
+                        say(f"skipped {name}: {error}")
+                        continue
                     rows = [old for old in rows if not _same_place(old, row)] + [row]
                     # Written after every row: an interrupted benchmark keeps what it measured.
                     arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -130,7 +137,11 @@ def main() -> None:
 
 
 def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]:
-    """Repair one victim and return its row."""
+    """Repair one victim and return its row.
+
+    Raises:
+        NoImageLeftError: if the sanitizer needs images that the victim was not trained on.
+    """
     victim = farm.victim(setting)
     if getattr(sanitizer, "surrogate", None) == OwnData():
         sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
