@@ -109,6 +109,26 @@ loaded("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "PIL")
     assert done.stdout.split() == ["[]", "[]"]
 
 
+def test_benchmarks_on_single_models_need_neither_flower_nor_pydantic() -> None:
+    code = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("flwr", "ray", "pydantic"):
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Blocker())
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import repair, victims, controls
+try:
+    import flwr
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "flwr is not installed"
+
+
 def test_the_in_process_engine_never_imports_ray(tmp_path: Path) -> None:
     code = f"""
 import sys
