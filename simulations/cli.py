@@ -130,8 +130,8 @@ def list_parts() -> None:
             grid = Table.grid(padding=(0, 2))
             docs = field_docs(cls)
             for field in fields(cls):
-                about = " ".join(docs.get(field.name, "").split())
-                grid.add_row(f"  {kebab(field.name)}", escape(_default(field)), escape(about))
+                sentence = " ".join(docs.get(field.name, "").split())
+                grid.add_row(f"  {kebab(field.name)}", escape(_default(field)), escape(sentence))
             if grid.row_count:
                 console.print(grid)
     console.print("model  also takes package.module:factory, e.g. torchvision.models:resnet18")
