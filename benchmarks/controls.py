@@ -66,15 +66,18 @@ class FreeEagleFineTuning:
     ) -> Sanitized:
         """Return the copy with the fine-tuned head."""
         del state
+        device = next(suspect.parameters()).device
         student = copy.deepcopy(suspect)
         freeeagle = FreeEagle(dummies_per_class=self.dummies_per_class, steps=300)
-        found = freeeagle.inspect(suspect, spec).dummies
-        labels = torch.arange(spec.num_classes).repeat_interleave(self.dummies_per_class)
+        # An inspection hands its dummies out on the CPU.
+        dummies = freeeagle.inspect(suspect, spec).dummies.flatten(0, 1).to(device)
+        labels = torch.arange(spec.num_classes, device=device)
+        labels = labels.repeat_interleave(self.dummies_per_class)
         _, head = spec.split(student)
         head.eval()
         optimizer = torch.optim.SGD(head.parameters(), self.learning_rate, momentum=0.9)
         for _ in range(self.steps):
-            loss = functional.cross_entropy(head(found.flatten(0, 1)), labels)
+            loss = functional.cross_entropy(head(dummies), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -4,6 +4,9 @@
     python benchmarks/repair.py --data fashion-mnist --triggers patch clean --seeds 0 1 2 \
         --sanitizers none dhbe
 
+`--full` trains on all images, which leaves none for "bcu on own data": that row is skipped. Another
+`--max-train` brings it back.
+
 CIFAR-10 and GTSRB are given by path (a folder with train/ and test/, or its .tar.gz archive):
 
     python benchmarks/repair.py --small --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
@@ -28,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from controls import CONTROLS, OracleFeatures, OwnData
-from victims import MODELS, TRIGGERS, Farm, Setting, Victim, say
+from victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model_spec import OnImages
@@ -87,6 +90,12 @@ FULL = SMALL | {
 }
 
 
+TRAINING = ("max_train", "epochs", "poison_rate", "target")
+"""Fields of a setting that a row tells beside its victim's names."""
+UNKNOWN = "?"
+"""Stands for what an old row does not tell."""
+
+
 def main() -> None:
     """Run the grid, write JSON, print the table."""
     arguments = parse()
@@ -120,17 +129,28 @@ def main() -> None:
                     identity = {"victim": setting.key, "sanitizer": name, "is": repr(known[name])}
                     done = [row for row in rows if identity.items() <= row.items()]
                     if done and not arguments.again:
+                        # Of a row from before these were stored, the victim's key vouches for them.
+                        done[0].update(training(setting))
                         continue
-                    row = identity | repair(farm, setting, known[name])
+                    try:
+                        row = identity | repair(farm, setting, known[name])
+                    except NoImageLeftError as error:
+                        say(f"skipped {name}: {error}")
+                        continue
                     rows = [old for old in rows if not _same_place(old, row)] + [row]
                     # Written after every row: an interrupted benchmark keeps what it measured.
                     arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
                     say(line([row]))
+    arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     say(table(rows))
 
 
 def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]:
-    """Repair one victim and return its row."""
+    """Repair one victim and return its row.
+
+    Raises:
+        NoImageLeftError: if the sanitizer needs images that the victim was not trained on.
+    """
     victim = farm.victim(setting)
     if getattr(sanitizer, "surrogate", None) == OwnData():
         sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
@@ -147,6 +167,8 @@ def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]
         "model": setting.model,
         "trigger": setting.trigger,
         "seed": setting.seed,
+        **training(setting),
+        "max_test": farm.max_test,
         "before": before,
         "after": after,
         "floor": floor(farm, setting),
@@ -163,6 +185,11 @@ def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def training(setting: Setting) -> dict[str, Any]:
+    """Return what a row tells of its victim's training."""
+    return {name: getattr(setting, name) for name in TRAINING}
 
 
 def floor(farm: Farm, setting: Setting) -> float | None:
@@ -183,23 +210,25 @@ def peak_mib(on_gpu: bool) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the markdown table: a line per data set, trigger and sanitizer, means over seeds."""
+    """Return the markdown table: means over the seeds of rows that differ in nothing else."""
     head = [
-        "| data | model | trigger | sanitizer | seeds | accuracy | ASR | robust accuracy "
-        "| floor | DER | seconds | forwards |",
-        "|" + "---|" * 12,
+        "| data | model | images x epochs | trigger | sanitizer | seeds | accuracy | ASR "
+        "| robust accuracy | floor | DER | seconds | forwards | peak MiB |",
+        "|" + "---|" * 14,
     ]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        place = (row["data"], row["model"], row["trigger"], row["sanitizer"])
-        groups.setdefault(place, []).append(row)
+        place = [row[name] for name in ("data", "model", "trigger", "sanitizer", "is")]
+        place += [row.get(name, UNKNOWN) for name in (*TRAINING, "max_test")]
+        groups.setdefault(tuple(place), []).append(row)
     return "\n".join([*head, *(line(group) for group in groups.values())])
 
 
 def line(group: list[dict[str, Any]]) -> str:
     """Return one line: mean over the rows of a group, range in brackets if there are several."""
     first = group[0]
-    cells = [first["data"], first["model"], first["trigger"], first["sanitizer"]]
+    cells = [first["data"], first["model"], _images_and_epochs(first)]
+    cells += [first["trigger"], first["sanitizer"]]
     cells.append(", ".join(str(row["seed"]) for row in group))
     for rate in ("accuracy", "asr", "ra"):
         before = fmean(row["before"][rate] for row in group)
@@ -210,7 +239,19 @@ def line(group: list[dict[str, Any]]) -> str:
     cells.append(f"{fmean(row['seconds'] for row in group):.0f}")
     forwards = first["forward_images"]
     cells.append("–" if forwards is None else f"{forwards / 1000:.0f} k")
+    cells.append(f"{max(row['peak_mib'] for row in group):.0f}")
     return "| " + " | ".join(cells) + " |"
+
+
+def number(value: float | str | None) -> str:
+    """Write a number; None means all."""
+    if value is None:
+        return "all"
+    return value if isinstance(value, str) else f"{value:,}"
+
+
+def _images_and_epochs(row: dict[str, Any]) -> str:
+    return f"{number(row.get('max_train', UNKNOWN))} x {row.get('epochs', UNKNOWN)}"
 
 
 def _spread(values: list[float]) -> str:

@@ -41,28 +41,48 @@ def federation(name: str) -> str:
     results = load(name)
     if not results:
         return ""
-    first = next(iter(results.values()))
-    seeds = " ".join(str(run["seed"]) for run in first)
-    variants = " ".join(f'"{variant}"' for variant in results)
-    command = (
-        f"python benchmarks/scenarios.py configs/scenarios/{name}.yaml "
-        f"--seeds {seeds} --variants {variants}"
-    )
+    variant, first = next((variant, runs[0]) for variant, runs in results.items())
+    runs = [run for runs in results.values() for run in runs]
     return f"""## Federation: {name}
 
-```bash
-{command}
-```
-
-{first[0]["rounds"]} rounds, {first[0]["device"]}. Means over the last three rounds and over the
-seeds, whose range is in brackets. Seconds are those of the machine as it was, not of an idle one.
+{commands(name, results)}
+{values(runs, "rounds")} rounds; {values(runs, "device", "; ")}. Means over the last three
+rounds and over the seeds, whose range is in brackets. Seconds are those of the machine as it was,
+not of an idle one.
 
 {scenarios.table(results)}
 
-Round by round, seed {seeds.split()[0]}, {next(iter(results))}:
+Round by round, seed {first["seed"]}, {variant}:
 
-{rounds(first[0]["by_round"])}
+{rounds(first["by_round"])}
 """
+
+
+def commands(name: str, results: scenarios.Results) -> str:
+    """Return the commands that measured a scenario's variants, one per choice of seeds."""
+    by_seeds: dict[str, list[str]] = {}
+    for variant, runs in results.items():
+        if variant in scenarios.VARIANTS:
+            seeds = " ".join(str(run["seed"]) for run in runs)
+            by_seeds.setdefault(seeds, []).append(f'"{variant}"')
+    lines = [
+        f"python benchmarks/scenarios.py configs/scenarios/{name}.yaml "
+        f"--seeds {seeds} --variants {' '.join(variants)}"
+        for seeds, variants in by_seeds.items()
+    ]
+    text = "\n".join(["```bash", *lines, "```", ""]) if lines else ""
+    gone = [variant for variant in results if variant not in scenarios.VARIANTS]
+    if gone:
+        text += (
+            f"\nMeasured earlier, with settings that the script no longer has: {'; '.join(gone)}.\n"
+        )
+    return text
+
+
+def values(rows: list[dict[str, Any]], name: str, between: str = " or ") -> str:
+    """Return the different values that rows have in a field, in order of appearance."""
+    found = dict.fromkeys(row.get(name, repair.UNKNOWN) for row in rows)
+    return between.join(repair.number(value) for value in found)
 
 
 def rounds(records: list[dict[str, Any]]) -> str:
@@ -87,11 +107,15 @@ def repairs() -> str:
         return ""
     return f"""## Repairing one model
 
-`python benchmarks/repair.py`: centrally trained models, 10,000 training images, 5 epochs, 10 % of
-them poisoned towards class 0, 2,000 test images; {rows[-1]["device"]} threads. Before → after, mean
-over the seeds with their range. Floor: how often a clean model falls for the trigger. Forwards:
-images passed through the network, in units of one forward pass. Seconds: wall clock of one core
-that other jobs shared, so no measure of speed.
+`python benchmarks/repair.py`: centrally trained models. Share of poisoned images:
+{values(rows, "poison_rate")}. Target class: {values(rows, "target")}. Test images:
+{values(rows, "max_test")}. Device, for a CPU with its threads: {values(rows, "device", "; ")}.
+A question mark: the row does not tell.
+
+Before → after, mean over the seeds with their range. Floor: how often a clean model falls for the
+trigger. Forwards: images passed through the network, in units of one forward pass. Seconds: wall
+clock beside other jobs, so no measure of speed. Peak MiB: of the repair on a GPU, of the whole
+process so far on a CPU.
 
 {repair.table(rows)}
 """

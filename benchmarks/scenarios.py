@@ -7,8 +7,10 @@ The variants that decision 0005 rests on:
     python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds 0 --out release.json \
         --variants "defended" "repaired model broadcast" "warm start"
 
-Runs every variant with every seed on the in-process engine, writes one JSON file beside this script
-and prints a markdown table: means over the last three rounds, over the seeds, with their range.
+Runs every variant with every seed on the in-process engine and puts each run into one JSON file
+beside this script, in the place of an earlier run of the same variant and seed. Then prints a
+markdown table of all that the file holds: means over the last three rounds, over the seeds, with
+their range.
 """
 
 import argparse
@@ -39,6 +41,8 @@ VARIANTS = {
     "FedMedian": ["aggregator.name=fedmedian"],
     "MultiKrum": ["aggregator.name=multikrum", "aggregator.num-malicious=2"],
 }
+Results = dict[str, list[dict[str, Any]]]
+"""Runs by variant, each a summary with its rounds, in the order of the seeds."""
 RATES = ("accuracy", "attack_success_rate", "robust_accuracy")
 
 
@@ -54,7 +58,9 @@ def main() -> None:
     parser.add_argument("--out", help="name of the JSON file beside this script")
     arguments = parser.parse_args()
     out = Path(__file__).with_name(arguments.out or f"{arguments.scenario.stem}.json")
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: Results = {}
+    if out.exists():
+        results = json.loads(out.read_text(encoding="utf-8"))
     for variant in arguments.variants:
         for seed in arguments.seeds:
             overrides = [*VARIANTS[variant], f"seed={seed}", f"engine.name={arguments.engine}"]
@@ -66,14 +72,20 @@ def main() -> None:
                 | {"attack_success_rate_before": record.attack_success_rate_before}
                 for record in result.records
             ]
-            results.setdefault(variant, []).append(result.summary | {"by_round": rounds})
+            put(results, variant, result.summary | {"by_round": rounds})
             # Written after every run: an interrupted benchmark keeps what it has measured.
             out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             print(row(f"{variant}, seed {seed}", [result.summary]), flush=True)  # noqa: T201
     print(table(results))  # noqa: T201
 
 
-def table(results: dict[str, list[dict[str, Any]]]) -> str:
+def put(results: Results, variant: str, run: dict[str, Any]) -> None:
+    """Put a run among the variant's, by its seed, in the place of an earlier one."""
+    others = [old for old in results.get(variant, []) if old["seed"] != run["seed"]]
+    results[variant] = sorted([*others, run], key=lambda each: each["seed"])
+
+
+def table(results: Results) -> str:
     """Return the markdown table of the collected summaries."""
     head = [
         "| run | accuracy | ASR | robust accuracy | training | repair, share of a round |",

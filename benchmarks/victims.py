@@ -123,6 +123,10 @@ class Victim:
         )
 
 
+class NoImageLeftError(ValueError):
+    """A victim was trained on all images of its data set."""
+
+
 class Farm:
     """Makes victims and keeps them.
 
@@ -175,10 +179,17 @@ class Farm:
         return victim
 
     def unlabelled(self, setting: Setting) -> Tensor:
-        """Return the training images that the victim was not trained on, uint8 (N, C, H, W)."""
+        """Return the training images that the victim was not trained on, uint8 (N, C, H, W).
+
+        Raises:
+            NoImageLeftError: if it was trained on all.
+        """
         images = _load(replace(self._source(setting.data), max_test=self.max_test)).train_images
-        if setting.max_train is None:
-            raise ValueError("the victim was trained on all images; set max_train")
+        if setting.max_train is None or setting.max_train >= len(images):
+            raise NoImageLeftError(
+                f"the victim was trained on all {len(images)} images of {setting.data}; "
+                "give a lower --max-train"
+            )
         # As the data set draws its first `max_train` images.
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         return images[order[setting.max_train :]]

@@ -107,14 +107,20 @@ def export_deployed(path: Path, deployed: OnImages, input_shape: tuple[int, int,
         input_shape: channels, height, width.
 
     Raises:
-        ModelFileError: if the file cannot be written.
+        ModelFileError: if the model cannot be exported, or the file not written.
     """
     images = torch.rand(2, *input_shape)
-    # Traced down to tensor operations first: torch.export does not look into a gradient.
-    with torch.no_grad():
-        traced = make_fx(deployed, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
     batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(traced, (images,), dynamic_shapes=({0: batch},))
+    try:
+        # Traced down to tensor operations first: torch.export does not look into a gradient.
+        with torch.no_grad():
+            traced = make_fx(deployed, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
+        program = torch.export.export(traced, (images,), dynamic_shapes=({0: batch},))
+    except Exception as error:  # anybody's network may fail in any way
+        raise ModelFileError(
+            f"{path}: the model cannot be exported ({_one_line(error)}); keep decisions that "
+            "depend on tensors out of its forward"
+        ) from error
     try:
         torch.export.save(program, path)
     except (OSError, RuntimeError) as error:

@@ -25,7 +25,8 @@ class PictureFolder:
         Raises:
             ValueError: if the folder holds no picture, or one cannot be read.
         """
-        paths = sorted(path for path in Path(self.root).rglob("*") if path.suffix in SUFFIXES)
+        below = Path(self.root).rglob("*")
+        paths = sorted(path for path in below if path.suffix.lower() in SUFFIXES)
         if not paths:
             raise ValueError(f"surrogate: {self.root}: must hold pictures, got none; fill it")
         rounds = -(-num // len(paths))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -122,16 +122,16 @@ def list_parts() -> None:
         for name, cls in table.items():
             presets = ", ".join(presets_of(cls))
             about = (cls.__doc__ or "").strip().splitlines()[0]
-            console.print(f"[bold cyan]{name}[/bold cyan]  {about}")
+            console.print(f"[bold cyan]{name}[/bold cyan]  {escape(about)}")
             if presets:
                 console.print(f"  presets: {presets}")
             if kind == "model":
-                console.print(f"  cut by default after submodule {_default_cut(cls)}")
+                console.print(f"  with these defaults cut after submodule {_default_cut(cls)}")
             grid = Table.grid(padding=(0, 2))
             docs = field_docs(cls)
             for field in fields(cls):
-                default = _default(field)
-                grid.add_row(f"  {kebab(field.name)}", default, docs.get(field.name, ""))
+                sentence = " ".join(docs.get(field.name, "").split())
+                grid.add_row(f"  {kebab(field.name)}", escape(_default(field)), escape(sentence))
             if grid.row_count:
                 console.print(grid)
     console.print("model  also takes package.module:factory, e.g. torchvision.models:resnet18")
@@ -194,7 +194,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{seconds['total']:.0f} s: training {seconds['training']:.0f}, repair "
         f"{seconds['repair']:.0f}, evaluation {seconds['evaluation']:.0f}; {summary['device']}"
     )
-    console.print(f"results: {folder}")
+    console.print(f"results: {escape(str(folder))}")
 
 
 def _rates_of(backdoor: dict[str, Any]) -> str:
@@ -208,11 +208,32 @@ def _rates_of(backdoor: dict[str, Any]) -> str:
 
 
 def _default(field: Any) -> str:
+    """Return a field's default as YAML spells it."""
+    import yaml
+
     if field.default is not MISSING:
-        return "null" if field.default is None else str(field.default)
-    if field.default_factory is not MISSING:
-        return str(field.default_factory())
-    return "(required)"
+        default = field.default
+    elif field.default_factory is not MISSING:
+        default = field.default_factory()
+    else:
+        return "(required)"
+    text = yaml.safe_dump(_mapping(default), default_flow_style=True, width=1000, sort_keys=False)
+    # A single value ends in the mark of the document's end.
+    return text.removesuffix("...\n").strip()
+
+
+def _mapping(default: Any) -> Any:
+    """Return what is read into a default: a list, or the mapping of a part with its name."""
+    from simulations.choices import kebab
+    from simulations.scenario import TABLES
+
+    if isinstance(default, tuple):
+        return [_mapping(value) for value in default]
+    if not is_dataclass(default):
+        return default
+    names = {cls: name for table in TABLES.values() for name, cls in table.items()}
+    inner = {kebab(field.name): getattr(default, field.name) for field in fields(default)}
+    return {"name": names[type(default)], **inner}
 
 
 def _default_cut(architecture: Any) -> str:

@@ -38,14 +38,14 @@ client = ClientApp()
 def serve_run(grid: Grid, context: Context) -> None:
     """Run the scenario's rounds and write its results folder on the server."""
     # Imported here: clients load this module too and need no evaluation.
-    from simulations.preflight import check_data
+    from simulations.preflight import check_scenario
     from simulations.results import ResultsFolder
     from simulations.server import serve
     from simulations.table import HEADER, row
 
     scenario = scenario_of(context.run_config)
     resume, out = str(context.run_config["resume"]), str(context.run_config["out"])
-    data, interrupted = check_data(scenario), None
+    data, interrupted = check_scenario(scenario), None
     if resume:
         folder, resumed, interrupted = ResultsFolder.reopen(Path(resume))
         if resumed != scenario:

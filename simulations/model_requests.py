@@ -5,7 +5,7 @@ results folder the scenario that lies beside it says what is not given.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,7 +25,9 @@ from fl_defense.model_files import (
 )
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.sanitizers import (
+    NoDefense,
     NoEffectWarning,
+    Pipeline,
     Sanitized,
     Sanitizer,
     apply_sanitizer,
@@ -36,7 +38,7 @@ from simulations.client import pick_device
 from simulations.data import DATASETS, ImageSource, load_data
 from simulations.evaluation import BATCH_SIZE, Evaluation
 from simulations.faults import ConfigError, apply_override, faults_of
-from simulations.models import MODELS, Architecture, Factory
+from simulations.models import MODELS, Architecture, Factory, try_model
 from simulations.plots import plot_posteriors
 from simulations.scenario import DEFENSE, TABLES, load_scenario
 from simulations.triggers import TRIGGERS
@@ -61,7 +63,7 @@ class ModelRequest(BaseModel):
         """Return the model in the file, in eval mode, and its structure.
 
         Raises:
-            ConfigError: if the model cannot be built.
+            ConfigError: if the model cannot be built, or does not fit the input shape or classes.
             ModelFileError: if the file cannot be used.
         """
         try:
@@ -74,7 +76,7 @@ class ModelRequest(BaseModel):
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from error
-        model = _build(spec.build, device)
+        model = _build(spec, device)
         load_weights(model, read_weights(model_file), model_file)
         return model, spec
 
@@ -122,9 +124,12 @@ class RepairRequest(ModelRequest):
         """Read a model file, write the repaired one, and return what there is to say about it.
 
         Raises:
-            ConfigError: if the defense refuses the model, or the model cannot be built.
+            ConfigError: if the defense refuses the model, the model cannot be built or does not fit
+                the input shape, or a file of that kind cannot hold what the defense makes.
             ModelFileError: if a file cannot be used.
         """
+        if out.suffix != PROGRAM_SUFFIX and _purifies(self.defense):
+            raise _cannot_hold_purifier(out)
         suspect, spec = self.read(model_file, device)
         result, notes = _sanitize(self.defense, suspect, spec, seed)
         gate = DoNoHarmGate(spec, 0, seed=seed, device=pick_device(device))
@@ -133,10 +138,7 @@ class RepairRequest(ModelRequest):
         if out.suffix == PROGRAM_SUFFIX:
             export_deployed(out, deployed.cpu(), self.input_shape)
         elif result.purify is not None:
-            raise ConfigError(
-                [f"--out: the defense purifies images, which {out.suffix} cannot hold; "
-                 f"name a {PROGRAM_SUFFIX} file"]
-            )  # fmt: skip
+            raise _cannot_hold_purifier(out)
         else:
             write_weights(out, result.model, like=read_weights(model_file))
         return {
@@ -177,12 +179,18 @@ class EvaluateRequest(BaseModel):
                 for backdoor in self.backdoors
                 for fault in backdoor.misfits(shape, num_classes)
             ]
+            spec = ModelSpec(
+                build=lambda: self.model.build(shape, num_classes),
+                input_shape=shape,
+                num_classes=num_classes,
+                pixels=self.data.pixels,
+            )
             images = load_data(self.data)
         except ValueError as error:
             raise ConfigError([f"data: {error}"]) from error
         if faults:
             raise ConfigError(faults)
-        network = _build(lambda: self.model.build(shape, num_classes), device)
+        network = _build(spec, device)
         load_weights(network, read_weights(model_file), model_file)
         deployed, labels = OnImages(network, self.data.pixels), images.test_labels
         report = {"model": str(model_file), "images": len(labels)}
@@ -272,12 +280,27 @@ def _sanitize(
     return result, [str(w.message) for w in caught if issubclass(w.category, NoEffectWarning)]
 
 
-def _build(build: Callable[[], nn.Module], device: str) -> nn.Module:
+def _purifies(sanitizer: Sanitizer) -> bool:
+    """Tell whether a defense acts on images: all do that leave the weights, but for no defense."""
+    steps = sanitizer.steps if isinstance(sanitizer, Pipeline) else (sanitizer,)
+    return any(not step.changes_models and not isinstance(step, NoDefense) for step in steps)
+
+
+def _cannot_hold_purifier(out: Path) -> ConfigError:
+    return ConfigError(
+        [
+            f"--out: the defense purifies images, which {out.suffix} cannot hold; "
+            f"name a {PROGRAM_SUFFIX} file"
+        ]
+    )
+
+
+def _build(spec: ModelSpec, device: str) -> nn.Module:
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError([f"--device must be auto, cpu or cuda, got {device!r}"])
     if device == "cuda" and pick_device("auto").type != "cuda":
         raise ConfigError(["--device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
     try:
-        return build().to(pick_device(device)).eval()
-    except (TypeError, ValueError) as error:
-        raise ConfigError([f"model: cannot be built ({error})"]) from error
+        return try_model(spec).to(pick_device(device))
+    except ValueError as error:
+        raise ConfigError([f"model: {error}"]) from error

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from fl_defense.model_spec import ModelSpec
 
 Norm = Literal["batch", "group", "none"]
 
@@ -100,9 +103,19 @@ class Factory:
         return hash((self.path, repr(sorted(self.arguments.items()))))
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Call the function; `input_shape` is not passed, put what it needs into `arguments`."""
+        """Call the function; `input_shape` is not passed, put what it needs into `arguments`.
+
+        Raises:
+            ValueError: if the function fails, or returns no network.
+        """
         del input_shape
-        model = _import_factory(self.path)(num_classes=num_classes, **self.arguments)
+        try:
+            model = _import_factory(self.path)(num_classes=num_classes, **self.arguments)
+        except Exception as error:  # anybody's function may raise anything
+            raise ValueError(
+                f"{self.path} cannot be called with num_classes={num_classes} and arguments "
+                f"{dict(self.arguments)} ({_one_line(error)}); change arguments"
+            ) from error
         if not isinstance(model, nn.Module):
             raise ValueError(
                 f"{self.path} must return a torch.nn.Module, got {type(model).__name__}"
@@ -112,6 +125,38 @@ class Factory:
 
 MODELS: dict[str, type[SmallCNN] | type[ResNet]] = {"small-cnn": SmallCNN, "resnet": ResNet}
 """Networks by the name that a scenario gives; a name with a colon is a `Factory`."""
+
+
+def try_model(spec: ModelSpec) -> nn.Module:
+    """Build a network and pass one blank image through it, to see that the two fit.
+
+    The global random state stays as it is.
+
+    Returns:
+        The network, on the CPU and in eval mode.
+
+    Raises:
+        ValueError: if it cannot be built, takes no images of this shape, or answers with anything
+            but one logit per class.
+    """
+    channels, height, width = spec.input_shape
+    with torch.random.fork_rng(devices=[]):
+        model = spec.build().eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(1, channels, height, width))
+    except Exception as error:  # anybody's network may raise anything
+        raise ValueError(
+            f"takes no images of {channels}x{height}x{width} ({_one_line(error)}); "
+            "choose a network and images that fit"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
+            "choose a network that classifies"
+        )
+    return model
 
 
 class _BasicBlock(nn.Module):
@@ -173,6 +218,10 @@ def _require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
 def _import_factory(path: str) -> Callable[..., Any]:

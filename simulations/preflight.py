@@ -1,21 +1,27 @@
-"""What can be found wrong with a scenario only by looking at its data."""
+"""What can be found wrong with a scenario only by trying it: its data, its model, its defense."""
 
 from collections.abc import Sequence
 
 import torch
 
+from fl_defense.sanitizers import check_sanitizer
 from simulations.client import deal_out, pick_device
 from simulations.data import ImageData, load_data
 from simulations.data.partition import Indices
+from simulations.models import try_model
 from simulations.scenario import ConfigError, Scenario
 
 
-def check_data(scenario: Scenario) -> ImageData:
-    """Read and deal out the data, as clients will: a fault must show before anything is written.
+def check_scenario(scenario: Scenario) -> ImageData:
+    """Try what clients and server will do: a fault must show before anything is written.
+
+    Returns:
+        The scenario's images.
 
     Raises:
-        ConfigError: if the device does not exist, the data cannot be had or dealt out, or a
-            backdoor could not be planted or measured.
+        ConfigError: if the device does not exist, the data cannot be had or dealt out, a backdoor
+            could not be planted or measured, the model does not fit the data, or the defense cannot
+            repair such a model.
     """
     if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
         raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
@@ -28,6 +34,7 @@ def check_data(scenario: Scenario) -> ImageData:
     except ValueError as error:
         raise ConfigError([f"partition: {error}"]) from error
     _check_backdoors(scenario, data, parts)
+    _check_defense(scenario)
     return data
 
 
@@ -49,3 +56,21 @@ def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indice
             )
     if faults:
         raise ConfigError(faults)
+
+
+def _check_defense(scenario: Scenario) -> None:
+    """Refuse a model that does not fit the images, and a defense that could not repair it."""
+    spec = scenario.model_spec()
+    try:
+        model = try_model(spec)
+    except ValueError as error:
+        raise ConfigError([f"model: {error}"]) from error
+    try:
+        check_sanitizer(scenario.defense, model, spec)
+    except ValueError as error:
+        raise ConfigError([f"defense: {error}"]) from error
+    if scenario.repair.schedule.on_suspicion is not None:
+        try:
+            spec.split(model)
+        except ValueError as error:
+            raise ConfigError([f"repair.schedule.on-suspicion: {error}"]) from error

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from simulations.client import build_client_app
 from simulations.data import ImageData
 from simulations.engines import run_federation
-from simulations.preflight import check_data
+from simulations.preflight import check_scenario
 from simulations.results import Interrupted, ResultsFolder
 from simulations.scenario import Scenario
 from simulations.server import RunResult, Tell, serve
@@ -29,7 +29,7 @@ def run_scenario(scenario: Scenario, out: Path, tell: Tell | None = None) -> Run
             been written then.
         FederationError: if no client is left; finished rounds are in the folder.
     """
-    data = check_data(scenario)
+    data = check_scenario(scenario)
     return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
 
 
@@ -46,7 +46,7 @@ def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
         FederationError: if no client is left; finished rounds are in the folder.
     """
     folder, scenario, interrupted = ResultsFolder.reopen(out)
-    return _run(scenario, check_data(scenario), folder, tell, interrupted)
+    return _run(scenario, check_scenario(scenario), folder, tell, interrupted)
 
 
 def _run(

@@ -208,7 +208,11 @@ class Scenario(BaseModel):
     def _check_cut(self) -> None:
         if self.repair.inspect_at is not None:
             spec = self.model_spec()
-            spec.split(spec.build())
+            try:
+                model = spec.build()
+            except ValueError:
+                return  # What is wrong with the model is told when the scenario is tried.
+            spec.split(model)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Scenario":

@@ -1,5 +1,6 @@
 """The server: the global model, the wrapped aggregator, the rounds, what is left of them."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from fl_defense.checkpoint import CheckpointFile
-from fl_defense.model_files import export_deployed
+from fl_defense.model_files import ModelFileError, export_deployed
 from fl_defense.model_spec import ModelSpec
 from fl_defense.records import RoundRecord
 from fl_defense.strategy import Observer, SanitizingStrategy
@@ -21,6 +22,9 @@ from simulations.ordered_grid import OrderedGrid
 from simulations.recorder import Recorder, summarize
 from simulations.results import Interrupted, ResultsFolder
 from simulations.scenario import Scenario
+
+# A child of Flower's logger prints in Flower's format, at Flower's level.
+logger = logging.getLogger("flwr").getChild("fl_defense")
 
 Tell = Callable[[RoundRecord], None]
 
@@ -75,11 +79,8 @@ def serve(
     )
     seconds = perf_counter() - started + sum(map(_seconds, finished))
     summary = summarize(scenario, recorder.records, pick_device(scenario.device), seconds)
-    if recorder.deployed is not None and recorder.deployed.purify is not None:
-        # The weights alone are still backdoored: what is deployed is weights and purifier.
-        deployed = recorder.deployed.cpu().eval()
-        export_deployed(folder.path / "deployed.pt2", deployed, scenario.data.input_shape)
     folder.finish(summary, recorder.records, result.arrays.to_torch_state_dict())
+    _export(recorder, folder.path / "deployed.pt2", scenario.data.input_shape)
     return RunResult(folder=folder.path, records=recorder.records, summary=summary)
 
 
@@ -111,6 +112,29 @@ def initial_model(spec: ModelSpec, seed: int) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return spec.build()
+
+
+def _export(recorder: Recorder, path: Path, input_shape: tuple[int, int, int]) -> None:
+    """Write the deployed system if a purifier is part of it; failing to leaves the results whole.
+
+    The weights alone are still backdoored then: what is deployed is weights and purifier.
+    """
+    deployed = recorder.deployed
+    if deployed is None:
+        # Resumed after its last round: the purifier ended with the process that made it.
+        if recorder.records and recorder.records[-1].accuracy_unpurified is not None:
+            logger.warning(
+                "%s: not written, for the run was interrupted after its last round, which lost the "
+                "purifier; model.safetensors alone is not repaired, use `fl-defense repair` on it",
+                path,
+            )
+        return
+    if deployed.purify is None:
+        return
+    try:
+        export_deployed(path, deployed.cpu().eval(), input_shape)
+    except ModelFileError as error:
+        logger.warning("%s; model.safetensors alone, without the purifier, is not repaired", error)
 
 
 def _seconds(record: RoundRecord) -> float:

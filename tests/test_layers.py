@@ -1,8 +1,12 @@
 """The layers of the project: a module imports from its own layer or from below."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -41,6 +45,10 @@ LAYERS = (
 )  # fmt: skip
 
 ONLY_TORCH = ("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "numpy", "rich")
+
+
+IN_HAND = {"fl-defense", "pydantic-core"}
+"""Ourselves, and pydantic's other half, of which it demands one exact version."""
 
 
 def modules() -> dict[str, Path]:
@@ -109,6 +117,26 @@ loaded("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "PIL")
     assert done.stdout.split() == ["[]", "[]"]
 
 
+def test_benchmarks_on_single_models_need_neither_flower_nor_pydantic() -> None:
+    code = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("flwr", "ray", "pydantic"):
+            raise ImportError(name + " is not installed")
+sys.meta_path.insert(0, Blocker())
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import repair, victims, controls
+try:
+    import flwr
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "flwr is not installed"
+
+
 def test_the_in_process_engine_never_imports_ray(tmp_path: Path) -> None:
     code = f"""
 import sys
@@ -124,6 +152,28 @@ print("ray" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    """Names of distributions, spelled alike."""
+    found = (re.match(r"[\w.-]+", requirement) for requirement in requirements)
+    return {name[0].lower().replace("_", "-") for name in found if name}
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"),
+    [(("fl_defense", "simulations"), ()), (("benchmarks", "deploy", "tests"), ("dev",))],
+)
+def test_what_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = (project["optional-dependencies"][extra] for extra in extras)
+    declared = names_of([*project["dependencies"], *(each for some in optional for each in some)])
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    roots = {name.split(".")[0] for path in paths for name in imports_of(path)}
+    installed = packages_distributions()
+    needed = {root: names_of(installed[root]) for root in roots if root in installed}
+    assert {root for root, names in needed.items() if not names & (declared | IN_HAND)} == set()
+    assert {"PIL", "torch"} <= needed.keys()
 
 
 def test_every_public_name_exists() -> None:

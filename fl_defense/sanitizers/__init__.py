@@ -6,6 +6,7 @@ from fl_defense.sanitizers.base import (
     Sanitized,
     Sanitizer,
     apply_sanitizer,
+    check_sanitizer,
 )
 from fl_defense.sanitizers.bcu import BCU
 from fl_defense.sanitizers.clp import CLP
@@ -39,4 +40,5 @@ __all__ = [
     "Sanitized",
     "Sanitizer",
     "apply_sanitizer",
+    "check_sanitizer",
 ]

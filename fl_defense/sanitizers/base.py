@@ -51,7 +51,11 @@ class Sanitized:
 
 @runtime_checkable
 class Sanitizer(Protocol):
-    """A defense: a frozen dataclass whose fields are its hyper-parameters."""
+    """A defense: a frozen dataclass whose fields are its hyper-parameters.
+
+    One that cannot repair every model may also have a method `check(model, spec)`, which raises a
+    ValueError that says why; see `check_sanitizer`.
+    """
 
     @property
     def changes_models(self) -> bool:
@@ -122,6 +126,25 @@ def apply_sanitizer(
         if not math.isfinite(value):
             raise ContractError(f"{name}: details must be finite, got {key} = {value}")
     return replace(sanitized, details=details, seconds=seconds)
+
+
+def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> None:
+    """Ask a sanitizer, before anything is trained, whether it can repair models like this one.
+
+    A sanitizer without a method `check` takes every model. The global random state stays as it is.
+
+    Args:
+        sanitizer: the defense to ask.
+        model: a network of the architecture, trained or not, on the CPU and in eval mode.
+        spec: its structure.
+
+    Raises:
+        ValueError: if it cannot; the message says why.
+    """
+    check = getattr(sanitizer, "check", None)
+    if check is not None:
+        with torch.random.fork_rng(devices=[]):
+            check(model, spec)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -127,6 +127,15 @@ class BCU:
         """Return the presets by the name that a scenario gives."""
         return {"per-round": cls.per_round(), "faithful": cls.faithful()}
 
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse surrogates that cannot be had.
+
+        Raises:
+            ValueError: if there is no image.
+        """
+        del model
+        self.surrogate.draw(1, spec.input_shape)
+
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
     ) -> Sanitized:

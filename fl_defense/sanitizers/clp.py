@@ -49,6 +49,18 @@ class CLP:
         if not self.threshold > 0:
             raise ValueError(f"threshold must be positive, got {self.threshold}")
 
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse a network in which nothing can be measured.
+
+        Raises:
+            ValueError: if no convolution is followed by a BatchNorm.
+        """
+        if not convolutions_with_batchnorm(model, spec.input_shape):
+            raise ValueError(
+                "CLP measures convolutions followed by BatchNorm, got a network "
+                f"({type(model).__name__}) that has none; use another defense, for example dhbe"
+            )
+
     @torch.no_grad()
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
@@ -60,14 +72,9 @@ class CLP:
         """
         del state
         model = copy.deepcopy(suspect)
-        pairs = convolutions_with_batchnorm(model, spec.input_shape)
-        if not pairs:
-            raise ValueError(
-                "CLP measures convolutions followed by BatchNorm, got a network "
-                f"({type(model).__name__}) that has none; use another defense, for example dhbe"
-            )
+        self.check(model, spec)
         num_channels = num_pruned = 0
-        for convolution, batchnorm in pairs:
+        for convolution, batchnorm in convolutions_with_batchnorm(model, spec.input_shape):
             bounds = channel_lipschitz_bounds(convolution, batchnorm)
             outlying = bounds > bounds.mean() + self.threshold * bounds.std()
             batchnorm.weight[outlying] = 0

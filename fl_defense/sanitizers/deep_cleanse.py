@@ -121,6 +121,15 @@ class DeepCleanse:
         """Return the presets by the name that a scenario gives."""
         return {"per-round": cls.per_round(), "faithful": cls.faithful()}
 
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse networks without a feature map to look at, and surrogates that cannot be had.
+
+        Raises:
+            ValueError: if the model cannot be cut in two at a feature map, or there is no image.
+        """
+        layers_to_look_at(model, spec, self.min_map_side)
+        self.surrogate.draw(1, spec.input_shape)
+
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
     ) -> Sanitized:

@@ -135,6 +135,15 @@ class DeepSanitizer:
         """Return the presets by the name that a scenario gives."""
         return {"per-round": cls.per_round(), "thorough": cls.thorough()}
 
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse images that are too small, and networks without a head.
+
+        Raises:
+            ValueError: if the patch is larger than the image, or the model cannot be cut.
+        """
+        searched_side(self.patch_size, spec.input_shape)
+        spec.split(model)
+
     def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
         return draw_familiar(Scenes(), suspect, spec, self.num_dummies, self.scenes_per_kept)

@@ -159,6 +159,15 @@ class DHBE:
         """Return the presets by the name that a scenario gives."""
         return {"per-round": cls.per_round(), "faithful": cls.faithful()}
 
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse images that are too small.
+
+        Raises:
+            ValueError: if the patch is larger than the image.
+        """
+        del model
+        searched_side(self.patch_size, spec.input_shape)
+
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
     ) -> Sanitized:

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers.base import Sanitized, Sanitizer, State, apply_sanitizer
+from fl_defense.sanitizers.base import (
+    Sanitized,
+    Sanitizer,
+    State,
+    apply_sanitizer,
+    check_sanitizer,
+)
 
 MAX_SEED = 2**31
 
@@ -40,6 +46,15 @@ class Pipeline:
     def changes_models(self) -> bool:
         """Whether any step does."""
         return any(step.changes_models for step in self.steps)
+
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse a model that one of the steps refuses.
+
+        Raises:
+            ValueError: what that step says.
+        """
+        for step in self.steps:
+            check_sanitizer(step, model, spec)
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None

@@ -13,7 +13,7 @@ from fl_defense.model_files import (
     read_weights,
     write_weights,
 )
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.sanitizers import DeepCleanse, apply_sanitizer
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -130,3 +130,14 @@ def test_an_exported_system_answers_as_the_one_in_memory(
             expected = deployed(images)
         assert not torch.equal(expected, deployed.model(deployed.pixels.normalize(images)))
         assert torch.allclose(program(images), expected, atol=1e-5)
+
+
+def test_a_system_that_cannot_be_exported_is_one_line(tmp_path: Path, tiny_spec: ModelSpec) -> None:
+    class Undecided(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs.mean((2, 3)) if inputs.sum().item() > 0 else inputs.amax((2, 3))
+
+    with pytest.raises(ModelFileError, match="the model cannot be exported") as caught:
+        export_deployed(tmp_path / "x.pt2", OnImages(Undecided(), tiny_spec.pixels), (1, 8, 8))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x.pt2").exists()

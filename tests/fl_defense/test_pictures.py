@@ -38,6 +38,13 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
         PictureFolder(root=str(tmp_path)).draw(1, (1, 8, 8))
 
 
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    for name in ("a.JPG", "b.Png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    drawn = PictureFolder(root=str(tmp_path)).draw(2, (3, 4, 4))
+    assert torch.equal(drawn, torch.zeros(2, 3, 4, 4))
+
+
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"x\.png: cannot be read"):

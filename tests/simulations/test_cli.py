@@ -139,8 +139,24 @@ def test_list_names_every_part_with_its_fields() -> None:
     assert result.exit_code == 0
     for known in ("digits", "resnet", "patch", "warped", "badnets", "bulyan", "dhbe", "in-process",
                   "poison-rate", "presets: per-round, faithful",
-                  "cut by default after submodule 7"):  # fmt: skip
+                  "with these defaults cut after submodule 7"):  # fmt: skip
         assert known in result.stdout
+
+
+def test_list_spells_sentences_out_and_defaults_as_yaml_does() -> None:
+    shown = " ".join(call("list").stdout.split())
+    for line in (
+        "position bottom-right A corner, the center, or [row, column] of the upper left pixel.",
+        "color [1.0] Brightness of the pattern's ones",
+        "pre-activation false Normalise and activate before",
+        "balance-classes true Draw batches",
+        "max-train null Use only this many",
+        "surrogate {name: scenes} Where unlabelled images come from",
+        "root (required) Folder with",
+    ):
+        assert line in shown
+    for python in ("True", "False", "None", "Scenes()", "(0.5,)", "\\["):
+        assert python not in shown
 
 
 def test_schema_is_json() -> None:

@@ -165,6 +165,32 @@ def test_a_defense_that_refuses_the_network_says_why(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: defense: CLP measures convolutions followed by")
 
 
+RESNET = ("--model", "torchvision.models:resnet18")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", *RESNET, "--data", "digits"), "model: takes no images of 1x16x16 (RuntimeError: "),
+        (("inspect", *RESNET, *FORM), "model: takes no images of 1x16x16 (RuntimeError: "),
+        (("repair", *RESNET, *FORM, "--defense", "clp"), "model: takes no images of 1x16x16 (RuntimeError: "),
+        (("repair", "--model", "{name: torchvision.models:resnet18, arguments: {wdth: 3}}", *FORM, "--defense", "clp"),
+         "model: torchvision.models:resnet18 cannot be called with num_classes=10 and arguments {'wdth': 3}"),
+        (("inspect", *MODEL, "--input-shape", "1,2,2", "--classes", "10"), "model: takes no images of 1x2x2"),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_fit_the_images_is_one_line_and_exit_2(
+    arguments: tuple[str, ...], message: str, victim: Path, tmp_path: Path
+) -> None:
+    command, *rest = arguments
+    out = tmp_path / "x.pt"
+    result = call(command, victim, *rest, *(("--out", out) if command == "repair" else ()))
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert not out.exists()
+
+
 def test_what_is_missing_is_told_at_once(victim: Path, tmp_path: Path) -> None:
     result = call("repair", victim, "--out", tmp_path / "x.pt", "--defense", "clp")
     assert result.exit_code == 2
@@ -201,9 +227,13 @@ def test_a_purifier_is_exported_with_its_model(
     assert deployed.purify is not None
 
 
-def test_a_purifier_is_never_dropped(victim: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [(), ("--defense", "dhbe")])
+def test_a_purifier_is_never_dropped_and_that_is_told_before_anything_is_computed(
+    before: tuple[str, ...], victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_requests, "apply_sanitizer", lambda *_, **__: 1 / 0)
     out = tmp_path / "clean.pt"
-    result = call("repair", victim, "--out", out, *MODEL, *FORM, "--defense", PURIFY)
+    result = call("repair", victim, "--out", out, *MODEL, *FORM, *before, "--defense", PURIFY)
     assert result.exit_code == 2
     assert "--out: the defense purifies images, which .pt cannot hold" in result.stderr
     assert not out.exists()

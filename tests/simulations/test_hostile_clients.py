@@ -24,7 +24,7 @@ from simulations.data import Digits
 from simulations.engines import InProcessGrid
 from simulations.models import SmallCNN
 from simulations.ordered_grid import OrderedGrid
-from simulations.preflight import check_data
+from simulations.preflight import check_scenario
 from simulations.recorder import FederationError
 from simulations.results import ResultsFolder
 from simulations.scenario import Clients, InProcessEngine, Scenario, Training
@@ -282,7 +282,7 @@ def serve_with(
     grid = InProcessGrid(app, scenario.clients.count)  # type: ignore[arg-type]
     folder = ResultsFolder.begin(out, scenario)
     try:
-        serve(grid, scenario, check_data(scenario), folder)
+        serve(grid, scenario, check_scenario(scenario), folder)
     finally:
         lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     return lines

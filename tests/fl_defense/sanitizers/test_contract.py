@@ -25,6 +25,7 @@ from fl_defense.sanitizers import (
     Sanitized,
     Sanitizer,
     apply_sanitizer,
+    check_sanitizer,
 )
 from simulations.choices import field_docs
 
@@ -122,6 +123,16 @@ def test_mode_of_the_suspect_is_restored(sanitizer: Sanitizer, tiny_spec: ModelS
 
 
 @every_sanitizer
+def test_what_is_repaired_is_not_refused_beforehand(
+    sanitizer: Sanitizer, tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    before, random = copy.deepcopy(tiny_model.state_dict()), torch.get_rng_state()
+    check_sanitizer(sanitizer, tiny_model, tiny_spec)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(tiny_model.state_dict()[name], before[name]) for name in before)
+
+
+@every_sanitizer
 def test_repr_evaluates_to_an_equal_value(sanitizer: Sanitizer) -> None:
     assert eval(repr(sanitizer), vars(sanitizers) | vars(surrogates)) == sanitizer
 
@@ -171,6 +182,12 @@ def test_a_broken_law_is_caught(
 ) -> None:
     with pytest.raises(ContractError, match=f"Spoils: .*{message}"):
         apply_sanitizer(Spoils(how), tiny_model, tiny_spec)
+
+
+def test_a_sanitizer_without_a_check_takes_any_model(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    check_sanitizer(Spoils("nothing"), tiny_model, tiny_spec)
 
 
 def test_doing_nothing_warns(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:

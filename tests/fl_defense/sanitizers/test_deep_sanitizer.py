@@ -33,7 +33,7 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     "settings",
     [
         QUICK,
-        replace(QUICK, patch_size=None, patch_location="per-image", balancing_steps=0),
+        replace(QUICK, patch_size=12, patch_location="shared", balancing_steps=0),
         replace(QUICK, head_batchnorm="train", warm_start=True),
     ],
     ids=["short", "whole image", "train"],

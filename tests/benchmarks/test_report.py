@@ -1,0 +1,43 @@
+from typing import Any
+
+import pytest
+import report
+
+from tests.benchmarks.test_repair import row_of
+
+
+def run_of(seed: int, rounds: int, device: str) -> dict[str, Any]:
+    rates = dict.fromkeys(("accuracy", "attack_success_rate", "robust_accuracy"), 0.5)
+    before = {f"{name}_before": 0.5 for name in rates}
+    return {
+        "seed": seed, "rounds": rounds, "device": device, "last_three_rounds": rates | before,
+        "seconds": {"training": 1.0, "repair": 1.0}, "num_repaired": 1, "num_refused": 0,
+        "by_round": [],
+    }  # fmt: skip
+
+
+def test_a_federations_section_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {
+        "a variant of old": [run_of(5, 10, "cpu, 1 threads")],
+        "defended": [run_of(seed, 15, "cpu, 2 threads") for seed in (0, 1)],
+        "no attack": [run_of(0, 15, "cpu, 2 threads")],
+    }
+    monkeypatch.setattr(report, "load", {"quickstart": results}.get)
+    section = report.federation("quickstart")
+    command = "python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds"
+    assert f'\n{command} 0 1 --variants "defended"\n{command} 0 --variants "no attack"\n' in section
+    assert "settings that the script no longer has: a variant of old.\n" in section
+    assert "10 or 15 rounds; cpu, 1 threads; cpu, 2 threads." in section
+    assert "Round by round, seed 5, a variant of old:" in section
+
+
+def test_the_repairs_heading_takes_its_values_from_the_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"poison_rate": 0.05, "target": 3, "device": "some GPU"}
+    rows = [row_of(0, max_test=None, **told), row_of(1, max_test=1234, **told)]
+    monkeypatch.setattr(report, "load", {"repair": rows}.get)
+    section = " ".join(report.repairs().split())
+    assert "Share of poisoned images: 0.05. Target class: 3. Test images: all or 1,234." in section
+    assert "some GPU" in section
+    assert "10,000" not in section
