@@ -43,7 +43,8 @@ class Recorder:
         data: its images; only the held-out ones are used.
         folder: where to write.
         tell: called with every finished round.
-        partition_of: partition id of a Flower node, for the reasons of rejections.
+        partition_of: partition id of a Flower node, for the reasons of rejections; None if it is
+            no client's.
         finished: rounds of the same run before it was interrupted.
     """
 
@@ -53,7 +54,7 @@ class Recorder:
         data: ImageData,
         folder: ResultsFolder,
         tell: Callable[[RoundRecord], None],
-        partition_of: Callable[[int], int],
+        partition_of: Callable[[int], int | None],
         finished: Sequence[RoundRecord] = (),
     ) -> None:
         self.records: list[RoundRecord] = list(finished)

@@ -1,11 +1,12 @@
 """The two engines run the same federation; whole runs on real images, small enough to be quick."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -147,6 +148,51 @@ def test_an_ordered_grid_lists_and_answers_by_partition() -> None:
     assert grid.get_node_ids() == [4, 3, 2, 1]
     assert [reply.metadata.src_node_id for reply in ask(grid)] == [4, 3, 2, 1]
     assert grid.partition_of(4) == 0
+
+
+class WithGoneClients(InProcessGrid):
+    """Gives messages ids, and answers for some clients as Flower's SuperLink does."""
+
+    NODE = 999
+    gone: tuple[int, ...] = ()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        messages = list(messages)
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"to {message.metadata.dst_node_id}"
+        replies = super().send_and_receive(messages, timeout=timeout)
+        for index, message in enumerate(messages):
+            if message.metadata.dst_node_id in self.gone:
+                replies[index] = Message(Error(4, "node unavailable"), reply_to=message)
+                replies[index].metadata.__dict__["_src_node_id"] = self.NODE
+        return replies[::-1]
+
+
+def test_an_error_for_a_client_that_is_gone_has_that_clients_place() -> None:
+    app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))
+    inner = WithGoneClients(app, 3)
+    grid = OrderedGrid(inner, 3, seed=0)
+    grid.get_node_ids()
+    inner.gone = (2,)
+    assert [reply.metadata.src_node_id for reply in ask(grid)] == [1, inner.NODE, 3]
+    assert grid.partition_of(inner.NODE) is None
+
+
+def test_a_reply_to_nothing_that_was_asked_goes_last() -> None:
+    class Confused(InProcessGrid):
+        def send_and_receive(
+            self, messages: Iterable[Message], *, timeout: float | None = None
+        ) -> list[Message]:
+            replies = super().send_and_receive(messages, timeout=timeout)
+            if replies[0].metadata.message_type == "train":
+                replies[0].metadata.__dict__["_src_node_id"] = 999
+            return replies
+
+    app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))
+    grid = OrderedGrid(Confused(app, 3), 3, seed=0)
+    assert [reply.metadata.src_node_id for reply in ask(grid)] == [2, 3, 999]
 
 
 def test_what_the_server_raises_comes_out() -> None:
