@@ -32,7 +32,7 @@ RATES = (
 
 
 class FederationError(RuntimeError):
-    """The federation cannot go on: no client is left."""
+    """The federation cannot go on: no client is left, or no round was aggregated."""
 
 
 class Recorder:

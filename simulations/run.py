@@ -27,7 +27,8 @@ def run_scenario(scenario: Scenario, out: Path, tell: Tell | None = None) -> Run
     Raises:
         ConfigError: if the data cannot be had or dealt out, or `out` cannot be used; nothing has
             been written then.
-        FederationError: if no client is left; finished rounds are in the folder.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
     """
     data = check_data(scenario)
     return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
@@ -43,7 +44,8 @@ def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
     Raises:
         ConfigError: if the folder holds no interrupted run, or its checkpoint is damaged or of
             another run; nothing has been changed then.
-        FederationError: if no client is left; finished rounds are in the folder.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
     """
     folder, scenario, interrupted = ResultsFolder.reopen(out)
     return _run(scenario, check_data(scenario), folder, tell, interrupted)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from fl_defense.records import RoundRecord, read_records
 from fl_defense.sanitizers import DHBE, DeepCleanse
 from simulations import client
+from simulations.aggregators import Bulyan
 from simulations.attacks import BadNets
 from simulations.backdoor import Backdoor
 from simulations.data import Digits, Dirichlet
@@ -237,3 +238,28 @@ def test_without_any_client_the_run_fails_and_keeps_what_it_wrote(
         run_scenario(SCENARIO, tmp_path / "out")
     records = read_records(tmp_path / "out" / "rounds.jsonl")
     assert [record.num_replies for record in records] == [0, 4, 0]
+
+
+def test_a_run_that_aggregated_nothing_fails_and_keeps_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = client.train_client
+
+    def without_one(scenario: Scenario, partition_id: int, **kwargs: Any) -> Any:
+        if partition_id == 0 and kwargs["server_round"] in failing:
+            raise MemoryError("too big")
+        return train(scenario, partition_id, **kwargs)
+
+    monkeypatch.setattr(client, "train_client", without_one)
+    scenario = SCENARIO.model_copy(
+        update={"rounds": 2, "clients": Clients(count=7), "aggregator": Bulyan(num_malicious=1)}
+    )
+    failing = (1, 2)
+    with pytest.raises(FederationError, match=r"no round gave a model: Bulyan aggregated none"):
+        run_scenario(scenario, tmp_path / "out")
+    records = read_records(tmp_path / "out" / "rounds.jsonl")
+    assert [record.num_replies for record in records] == [0, 6, 6]
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    failing = (2,)
+    result = run_scenario(scenario, tmp_path / "once")
+    assert load_file(result.folder / "model.safetensors")
