@@ -266,6 +266,28 @@ def test_set_reaches_into_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "place", "got"),
+    [
+        ("backdoor.target=3", "backdoor", "'target'"),
+        ("backdoor.trigger.size=2", "backdoor", "'trigger'"),
+        ("backdoor.trigger.name=blended", "backdoor", "'trigger'"),
+        ("backdoor.2.target=3", "backdoor", "'2'"),
+        ("defense.threshold=3", "defense", "'threshold'"),
+        ("backdoor.1.trigger.color.red=0.5", "backdoor.1.trigger.color", "'red'"),
+    ],
+)
+def test_set_never_drops_a_list_for_one_field(
+    setting: str, place: str, got: str, tmp_path: Path
+) -> None:
+    text = "name: x\ndefense: [{name: clp}, {name: dhbe}]\n"
+    text += "backdoor: [{target: 1}, {target: 2, trigger: {name: patch, color: [0.1, 0.2]}}]"
+    assert faults_of(text, tmp_path, setting) == [
+        f"--set {setting.split('=')[0]}: {place} is a list, got {got}; "
+        f"name an index in 0..1, e.g. {place}.0"
+    ]
+
+
+@pytest.mark.parametrize(
     ("defense", "faults"),
     [
         ("[{name: clp, treshold: 2}, {name: dhbe, iterations: 0}]",
