@@ -26,6 +26,8 @@ class OrderedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, num_clients: int, seed: int, num_finished: int = 0) -> None:
+        self.trained: list[int] = []
+        """Partitions of the clients that were last asked to train."""
         self._grid = grid
         self._num_clients = num_clients
         self._seed = seed
@@ -50,8 +52,10 @@ class OrderedGrid(Grid):
     ) -> list[Message]:
         """Return the replies by partition; those of nobody who was asked go last."""
         messages = list(messages)
-        training = any(message.metadata.message_type == MessageType.TRAIN for message in messages)
-        self._num_trainings += training
+        training = [m for m in messages if m.metadata.message_type == MessageType.TRAIN]
+        if training:
+            self._num_trainings += 1
+            self.trained = [self._partition_of[m.metadata.dst_node_id] for m in training]
         replies = self._grid.send_and_receive(messages, timeout=timeout)
         # Message ids are given when messages are sent; a grid in one process gives none.
         asked = {sent.metadata.message_id: sent.metadata.dst_node_id for sent in messages}

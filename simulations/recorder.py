@@ -15,6 +15,7 @@ from fl_defense.records import RoundOutcome, RoundRecord
 from simulations.client import pick_device
 from simulations.data import ImageData
 from simulations.evaluation import Evaluation
+from simulations.ordered_grid import OrderedGrid
 from simulations.results import ResultsFolder
 from simulations.scenario import Scenario
 
@@ -43,8 +44,7 @@ class Recorder:
         data: its images; only the held-out ones are used.
         folder: where to write.
         tell: called with every finished round.
-        partition_of: partition id of a Flower node, for the reasons of rejections; None if it is
-            no client's.
+        clients: knows the partition of a Flower node, and who was asked in a round.
         finished: rounds of the same run before it was interrupted.
     """
 
@@ -54,7 +54,7 @@ class Recorder:
         data: ImageData,
         folder: ResultsFolder,
         tell: Callable[[RoundRecord], None],
-        partition_of: Callable[[int], int | None],
+        clients: OrderedGrid,
         finished: Sequence[RoundRecord] = (),
     ) -> None:
         self.records: list[RoundRecord] = list(finished)
@@ -63,7 +63,7 @@ class Recorder:
         self._scenario = scenario
         self._folder = folder
         self._tell = tell
-        self._partition_of = partition_of
+        self._clients = clients
         self._evaluation = Evaluation(
             data, scenario.backdoors, scenario.data.num_classes, pick_device(scenario.device)
         )
@@ -106,15 +106,16 @@ class Recorder:
             )
 
     def _malicious_in(self, server_round: int) -> list[int]:
-        active = server_round > 0 and self._scenario.attack.is_active(server_round)
-        return list(self._scenario.malicious_clients) if active else []
+        if server_round == 0 or not self._scenario.attack.is_active(server_round):
+            return []
+        return sorted(set(self._scenario.malicious_clients) & set(self._clients.trained))
 
     def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
         details = dict(outcome.record.details)
         for name, lost in (("rejections", outcome.rejections), ("failures", outcome.failures)):
             if lost:
                 details[name] = [
-                    {"client": self._partition_of(each.node), "reason": each.reason}
+                    {"client": self._clients.partition_of(each.node), "reason": each.reason}
                     for each in lost
                 ]
         return details

@@ -62,9 +62,7 @@ def serve(
     finished = interrupted.records if interrupted else []
     num_finished = checkpoint.carried.round if checkpoint else 0
     ordered = OrderedGrid(grid, scenario.clients.count, scenario.seed, num_finished)
-    recorder = Recorder(
-        scenario, data, folder, tell or (lambda record: None), ordered.partition_of, finished
-    )
+    recorder = Recorder(scenario, data, folder, tell or (lambda record: None), ordered, finished)
     strategy = build_strategy(scenario, recorder, folder.checkpoint_file)
     if checkpoint is not None:
         strategy.resume(checkpoint)

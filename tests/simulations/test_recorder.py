@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fl_defense.records import RoundRecord, read_records
-from fl_defense.sanitizers import DHBE, DeepCleanse
+from fl_defense.sanitizers import DHBE, DeepCleanse, NoDefense
 from simulations import client
 from simulations.aggregators import Bulyan
 from simulations.attacks import BadNets
@@ -73,6 +73,35 @@ def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None
     assert records[2].details["forward_images"] > 0
     assert records[1].train_seconds > 0
     assert records[1].sanitize_seconds > 0
+
+
+def test_malicious_clients_that_were_not_asked_did_not_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = client.train_client
+    asked: dict[int, set[int]] = {}
+
+    def noted(scenario: Scenario, partition_id: int, **kwargs: Any) -> Any:
+        asked.setdefault(kwargs["server_round"], set()).add(partition_id)
+        return train(scenario, partition_id, **kwargs)
+
+    monkeypatch.setattr(client, "train_client", noted)
+    some = {
+        "rounds": 6,
+        "clients": Clients(count=4, per_round=1),
+        "attack": BadNets(malicious=(1, 3)),
+        "defense": NoDefense(),
+    }
+    result = run_scenario(SCENARIO.model_copy(update=some), tmp_path / "out")
+    found = [set(record.malicious) for record in result.records[1:]]
+    assert found == [asked[number] & {1, 3} for number in range(1, 7)]
+    assert not found[0], "the seed must draw an honest client first"
+    assert any(found)
+    first = next(record.round for record in result.records if record.malicious)
+    attacked = [record.accuracy for record in result.records[first:]]
+    assert result.summary["since_attack"]["accuracy"] == pytest.approx(
+        sum(attacked) / len(attacked)
+    )  # type: ignore[arg-type]
 
 
 def test_a_purified_system_is_told_apart_from_its_model(tmp_path: Path) -> None:
