@@ -151,7 +151,8 @@ def summarize(
         "backdoors": _means_by_backdoor(scenario, trained[-3:]),
         "worst_attack_success_rate": max(success, default=None),
         "num_repaired": sum(record.accepted for record in trained),
-        "num_refused": sum(record.sanitized and not record.accepted for record in trained),
+        "num_refused": sum("refused" in record.details for record in trained),
+        "num_failed_repairs": sum("failure" in record.details for record in trained),
         "num_rejected": sum(record.num_rejected for record in trained),
         "num_failures": sum(record.num_failures for record in trained),
         "seconds": {

@@ -215,6 +215,19 @@ def test_a_run_without_rates_can_be_summed_up() -> None:
     assert summary["worst_attack_success_rate"] is None
 
 
+def test_a_repair_that_failed_was_not_refused() -> None:
+    records = [
+        RoundRecord(round=1, sanitized=True, details={"failure": "ValueError: no"}),
+        RoundRecord(round=2, sanitized=True, details={"refused": "agreement 0.1 is below 0.5"}),
+        RoundRecord(round=3, sanitized=True, details={"failure": "ValueError: no"}),
+        RoundRecord(round=4, sanitized=True, accepted=True),
+    ]
+    summary = summarize(SCENARIO, records, torch.device("cpu"), 1.0)
+    assert summary["num_repaired"] == 1
+    assert summary["num_refused"] == 1
+    assert summary["num_failed_repairs"] == 2
+
+
 def test_a_folder_that_holds_a_run_is_refused(run: RunResult) -> None:
     before = (run.folder / "rounds.jsonl").read_text()
     with pytest.raises(ConfigError, match="already holds a run; name another folder with --out"):
