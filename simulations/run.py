@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from simulations.client import build_client_app
+from simulations.client import build_client_app, pick_device
 from simulations.data import ImageData
 from simulations.engines import run_federation
 from simulations.preflight import check_data
@@ -67,7 +67,13 @@ def _run(
         results.append(serve(grid, scenario, data, folder, tell=tell, interrupted=interrupted))
 
     quiet_flower()
-    run_federation(scenario.engine, server_app, build_client_app(scenario), scenario.clients.count)
+    run_federation(
+        scenario.engine,
+        server_app,
+        build_client_app(scenario),
+        scenario.clients.count,
+        device=pick_device(scenario.device),
+    )
     return results[0]
 
 

@@ -100,7 +100,7 @@ class RayEngine(_ClientCores):
     """Flower's simulation: clients run in parallel in Ray's worker processes."""
 
     gpus_per_client: float | None = None
-    """Share of a GPU for one client; null: an eighth if there is a GPU, else none."""
+    """Share of a GPU for one client, if clients train on one; null: an eighth."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import flwr.simulation
 import pytest
+import torch
 from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -134,6 +136,41 @@ def test_pushed_messages_are_pulled() -> None:
     assert grid.pull_messages(names) == []
 
 
+def test_replies_of_two_pushes_are_kept_apart() -> None:
+    grid = InProcessGrid(client_that(lambda m, c: Message(RecordDict(), reply_to=m)), 3)
+    first = grid.push_messages([Message(RecordDict(), node, "train") for node in (1, 2)])
+    grid.pull_messages(first[:1])
+    second = grid.push_messages([Message(RecordDict(), 3, "train")])
+    replies = grid.pull_messages([*first[1:], *second])
+    assert [reply.metadata.src_node_id for reply in replies] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "reserved"),
+    [("cpu", None, 0), ("cpu", 0.5, 0), ("auto", None, 0.125), ("cuda", 0.5, 0.5)],
+)
+def test_a_share_of_the_gpu_is_reserved_only_where_clients_use_it(
+    device: Literal["auto", "cpu", "cuda"],
+    share: float | None,
+    reserved: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ReachedError(Exception):
+        pass
+
+    def run_simulation(*, backend_config: dict[str, Any], **kwargs: Any) -> None:
+        assert backend_config["client_resources"]["num_gpus"] == reserved
+        raise ReachedError
+
+    monkeypatch.setattr(flwr.simulation, "run_simulation", run_simulation)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ReachedError):
+        run_scenario(
+            with_changes(device=device, engine=RayEngine(gpus_per_client=share)), tmp_path / "out"
+        )
+
+
 def test_an_ordered_grid_lists_and_answers_by_partition() -> None:
     class Shuffled(InProcessGrid):
         """Numbers its nodes against their partitions, and answers in the order of the nodes."""
@@ -203,4 +240,4 @@ def test_what_the_server_raises_comes_out() -> None:
         raise RuntimeError("the server is out of luck")
 
     with pytest.raises(RuntimeError, match="out of luck"):
-        run_federation(InProcessEngine(), app, ClientApp(), 1)
+        run_federation(InProcessEngine(), app, ClientApp(), 1, device=torch.device("cpu"))
