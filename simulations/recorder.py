@@ -64,8 +64,9 @@ class Recorder:
         self._folder = folder
         self._tell = tell
         self._clients = clients
+        self._device = pick_device(scenario.device)
         self._evaluation = Evaluation(
-            data, scenario.backdoors, scenario.data.num_classes, pick_device(scenario.device)
+            data, scenario.backdoors, scenario.data.num_classes, self._device
         )
 
     def __call__(self, outcome: RoundOutcome) -> None:
@@ -89,6 +90,9 @@ class Recorder:
                 rates |= {f"{name}_unpurified": rate for name, rate in unpurified.items()}
             pairs = zip(after.by_backdoor, before.by_backdoor, strict=True)
             details["backdoors"] = [_side_by_side(*pair) for pair in pairs]
+        if outcome.record.sanitized and self._device.type == "cuda":
+            # What torch keeps for the next repair is lost to clients that train on the same GPU.
+            torch.cuda.empty_cache()
         record = replace(
             outcome.record,
             malicious=self._malicious_in(outcome.record.round),

@@ -10,15 +10,18 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from fl_defense.records import RoundRecord, read_records
+from fl_defense.records import RoundOutcome, RoundRecord, read_records
 from fl_defense.sanitizers import DHBE, DeepCleanse, NoDefense
-from simulations import client
+from simulations import client, recorder
 from simulations.aggregators import Bulyan
 from simulations.attacks import BadNets
 from simulations.backdoor import Backdoor
 from simulations.data import Digits, Dirichlet
+from simulations.engines import InProcessGrid
 from simulations.models import SmallCNN
-from simulations.recorder import FederationError, summarize
+from simulations.ordered_grid import OrderedGrid
+from simulations.recorder import FederationError, Recorder, summarize
+from simulations.results import ResultsFolder
 from simulations.run import run_scenario
 from simulations.scenario import (
     Clients,
@@ -226,6 +229,32 @@ def test_a_repair_that_failed_was_not_refused() -> None:
     assert summary["num_repaired"] == 1
     assert summary["num_refused"] == 1
     assert summary["num_failed_repairs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "sanitized", "num_given_back"),
+    [("cuda", True, 1), ("cuda", False, 0), ("cpu", True, 0)],
+)
+def test_memory_of_a_repair_is_given_back_to_the_clients_on_the_same_gpu(
+    device: str,
+    sanitized: bool,
+    num_given_back: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(device))
+    monkeypatch.setattr(recorder, "pick_device", lambda _: torch.device(device))
+    observe = Recorder(
+        SCENARIO,
+        SCENARIO.data.load(),
+        ResultsFolder.begin(tmp_path / "out", SCENARIO),
+        lambda record: None,
+        OrderedGrid(InProcessGrid(client.build_client_app(SCENARIO), 4), 4, seed=0),
+    )
+    record = RoundRecord(round=1, num_replies=4, sanitized=sanitized)
+    observe(RoundOutcome(record=record, before=None, after=None))
+    assert len(given_back) == num_given_back
 
 
 def test_a_folder_that_holds_a_run_is_refused(run: RunResult) -> None:
