@@ -107,7 +107,9 @@ def row(name: str, runs: list[dict[str, Any]], suffix: str = "") -> str:
         cells.append(f"{fmean(values):.3f}{spread}")
     training = sum(run["seconds"]["training"] for run in runs) / sum(run["rounds"] for run in runs)
     cells.append(f"{training:.1f} s")
-    repairs = sum(run["num_repaired"] + run["num_refused"] for run in runs)
+    repairs = sum(
+        run["num_repaired"] + run["num_refused"] + run.get("num_failed_repairs", 0) for run in runs
+    )
     each = sum(run["seconds"]["repair"] for run in runs) / max(1, repairs)
     nothing = each < 0.1 or suffix
     cells.append("–" if nothing else f"{each:.1f} s, {each / (each + training):.0%}")

@@ -185,10 +185,12 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         for rates in backdoors:
             console.print(f"  {rates['place']}: {_rates_of(rates)}")
     counts = {name: summary[f"num_{name}"] for name in ("refused", "rejected", "failures")}
-    if any(counts.values()):
+    crashed = summary.get("num_failed_repairs", 0)  # not in summaries of earlier versions
+    if crashed or any(counts.values()):
         console.print(
-            f"repairs refused: {counts['refused']}, replies rejected: {counts['rejected']}, "
-            f"clients failed: {counts['failures']}"
+            f"repairs refused: {counts['refused']}, "
+            + (f"repairs failed: {crashed}, " if crashed else "")
+            + f"replies rejected: {counts['rejected']}, clients failed: {counts['failures']}"
         )
     console.print(
         f"{seconds['total']:.0f} s: training {seconds['training']:.0f}, repair "

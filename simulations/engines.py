@@ -1,6 +1,7 @@
 """What runs the clients: Flower's Ray simulation, or one process. Flower's quirks live here."""
 
 import copy
+import itertools
 import logging
 import os
 import time
@@ -27,10 +28,20 @@ def run_federation(
     server_app: ServerApp,
     client_app: ClientApp,
     num_clients: int,
+    *,
+    device: torch.device,
 ) -> None:
-    """Run a server and its clients to the end; what the server raises is raised here."""
+    """Run a server and its clients to the end; what the server raises is raised here.
+
+    Args:
+        engine: what runs the clients.
+        server_app: the server.
+        client_app: every client.
+        num_clients: clients in the federation.
+        device: where clients train; Ray reserves no GPU for them unless they use it.
+    """
     if isinstance(engine, RayEngine):
-        _run_with_ray(engine, server_app, client_app, num_clients)
+        _run_with_ray(engine, server_app, client_app, num_clients, device)
     else:
         _run_in_process(server_app, client_app, num_clients)
 
@@ -51,6 +62,7 @@ class InProcessGrid(Grid):
             for partition in range(num_clients)
         }
         self._replies: dict[str, Message] = {}
+        self._numbers = itertools.count()
 
     def get_node_ids(self) -> list[int]:
         """Return 1..n."""
@@ -76,7 +88,7 @@ class InProcessGrid(Grid):
         """Run the addressed clients and keep their replies."""
         names = []
         for message in messages:
-            names.append(str(len(self._replies)))
+            names.append(str(next(self._numbers)))
             self._replies[names[-1]] = self._run_client(message)
         return names
 
@@ -120,7 +132,11 @@ def _run_in_process(server_app: ServerApp, client_app: ClientApp, num_clients: i
 
 
 def _run_with_ray(
-    engine: RayEngine, server_app: ServerApp, client_app: ClientApp, num_clients: int
+    engine: RayEngine,
+    server_app: ServerApp,
+    client_app: ClientApp,
+    num_clients: int,
+    device: torch.device,
 ) -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -128,9 +144,7 @@ def _run_with_ray(
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     from flwr.simulation import run_simulation
 
-    gpus = engine.gpus_per_client
-    if gpus is None:
-        gpus = GPU_SHARE if torch.cuda.is_available() else 0.0
+    gpus = GPU_SHARE if engine.gpus_per_client is None else engine.gpus_per_client
     cores = os.cpu_count() or 1
     run_simulation(
         server_app=server_app,
@@ -139,7 +153,7 @@ def _run_with_ray(
         backend_config={
             "client_resources": {
                 "num_cpus": min(engine.cpus_per_client, cores),
-                "num_gpus": gpus,
+                "num_gpus": gpus if device.type == "cuda" else 0.0,
             },
             "init_args": {
                 "num_cpus": cores,

@@ -1,6 +1,6 @@
 """Measures models on the held-out images, clean and with the trigger of each backdoor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -91,5 +91,6 @@ class Evaluation:
         stamped, wanted = backdoor.apply(self._images.float() / 255, self._labels, num_classes)
         return (stamped * 255).round().to(torch.uint8), wanted
 
-    def _batches(self, images: Tensor) -> list[Tensor]:
-        return [batch.to(self._device).float() / 255 for batch in images.split(BATCH_SIZE)]
+    def _batches(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield one batch after the other: all test images as floats may not fit on the device."""
+        return (batch.to(self._device).float() / 255 for batch in images.split(BATCH_SIZE))

@@ -122,10 +122,17 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError([f"--set {dotted}: not a YAML value: {text!r}"]) from error
     inner: Any = content
-    for key, following in pairwise(keys):
+    for depth, (key, following) in enumerate(pairwise(keys), start=1):
         slot: Any = int(key) if isinstance(inner, list) else key
         child = inner[slot] if isinstance(inner, list) else inner.get(slot)
         if not isinstance(child, dict) and not _has_index(child, following):
+            # A name makes one part of the list; any other field would quietly drop all of it.
+            if child and isinstance(child, list) and keys[depth:] != ["name"]:
+                place, last = ".".join(keys[:depth]), len(child) - 1
+                raise ConfigError(
+                    [f"--set {dotted}: {place} is a list, got {following!r}; name an index in "
+                     f"0..{last}, e.g. {place}.0"]
+                )  # fmt: skip
             child = inner[slot] = {}
         inner = child
     if isinstance(inner, list):

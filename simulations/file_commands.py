@@ -57,8 +57,9 @@ def inspect(
     with clear_errors():
         from simulations.model_requests import InspectRequest, read_request
 
-        given = _form(model, input_shape, classes, mean, std, inspect_at)
-        request = read_request(InspectRequest, model_file, given, settings or ())
+        given = _form(model, input_shape, classes, inspect_at)
+        changes = [*_normalisation(mean, std), *(settings or ())]
+        request = read_request(InspectRequest, model_file, given, changes)
         with _progress("inspecting"):
             report = request.inspect(model_file, picture=picture, seed=seed, device=device)
         if not as_json:
@@ -98,9 +99,10 @@ def repair(
         parts = [read_part(text) for text in defense]
         if preset is not None:
             parts = [{**part, "preset": preset} for part in parts]
-        given = _form(model, input_shape, classes, mean, std, inspect_at)
+        given = _form(model, input_shape, classes, inspect_at)
         given["defense"] = parts if len(parts) > 1 else parts[0]
-        request = read_request(RepairRequest, model_file, given, settings or ())
+        changes = [*_normalisation(mean, std), *(settings or ())]
+        request = read_request(RepairRequest, model_file, given, changes)
         with _progress("repairing"):
             report = request.repair(model_file, out, seed=seed, device=device)
         _print(report, as_json)
@@ -116,7 +118,9 @@ def evaluate(
     trigger: Annotated[
         str | None, typer.Option(help="Name or mapping; without it accuracy alone is measured.")
     ] = None,
-    target: Annotated[int, typer.Option(help="The attacker's class.")] = 0,
+    target: Annotated[
+        int | None, typer.Option(help="The attacker's class, with --trigger; default: 0.")
+    ] = None,
     settings: Settings = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -127,8 +131,14 @@ def evaluate(
     """
     with clear_errors():
         from simulations.model_requests import EvaluateRequest, read_part, read_request
+        from simulations.scenario import ConfigError
 
-        backdoor = {"trigger": read_part(trigger), "target": target} if trigger else None
+        if target is not None and trigger is None:
+            raise ConfigError(
+                [f"--target: needs --trigger, got {target} alone; name the trigger, or change the "
+                 f"scenario's with --set backdoor.target={target}"]
+            )  # fmt: skip
+        backdoor = {"trigger": read_part(trigger), "target": target or 0} if trigger else None
         given = {"model": read_part(model), "data": read_part(data), "backdoor": backdoor}
         request = read_request(EvaluateRequest, model_file, given, settings or ())
         with _progress("measuring"):
@@ -140,21 +150,23 @@ def _form(
     model: str | None,
     input_shape: str | None,
     classes: int | None,
-    mean: str | None,
-    std: str | None,
     inspect_at: str | None,
 ) -> dict[str, Any]:
     """Return the options on what the file holds, by the names of the request's fields."""
     from simulations.model_requests import read_part
 
-    pixels = {name: _numbers(text) for name, text in (("mean", mean), ("std", std)) if text}
     return {
         "model": read_part(model),
         "input-shape": _numbers(input_shape),
         "classes": classes,
-        "pixels": pixels,
         "inspect-at": inspect_at,
     }
+
+
+def _normalisation(mean: str | None, std: str | None) -> list[str]:
+    """Return the options as settings, which leave alone what they do not name."""
+    given = (("mean", mean), ("std", std))
+    return [f"pixels.{name}={json.dumps(_numbers(text))}" for name, text in given if text]
 
 
 def _progress(what: str) -> Progress:

@@ -6,6 +6,7 @@ results folder the scenario that lies beside it says what is not given.
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -261,7 +262,7 @@ def _scenario_beside(model_file: Path) -> dict[str, Any]:
     forms: dict[str, Any] = {
         "input-shape": data.input_shape,
         "classes": data.num_classes,
-        "pixels": data.pixels,
+        "pixels": asdict(data.pixels),
     }
     forms["inspect-at"] = scenario.repair.inspect_at
     return scenario.model_dump(mode="json", by_alias=True) | forms

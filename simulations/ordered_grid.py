@@ -26,15 +26,17 @@ class OrderedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, num_clients: int, seed: int, num_finished: int = 0) -> None:
+        self.trained: list[int] = []
+        """Partitions of the clients that were last asked to train."""
         self._grid = grid
         self._num_clients = num_clients
         self._seed = seed
         self._num_trainings = num_finished
         self._partition_of: dict[int, int] = {}
 
-    def partition_of(self, node_id: int) -> int:
-        """Return the partition id of a node."""
-        return self._partition_of[node_id]
+    def partition_of(self, node_id: int) -> int | None:
+        """Return the partition id of a node; None if no client has that id."""
+        return self._partition_of.get(node_id)
 
     def get_node_ids(self) -> list[int]:
         """Return all node ids by partition; waits until every client has registered."""
@@ -43,17 +45,31 @@ class OrderedGrid(Grid):
         # Flower draws clients with random.sample right after listing them; anything else in this
         # process may draw in between two rounds.
         random.seed(f"{self._seed}/{self._num_trainings}")
-        return sorted(self._partition_of, key=self.partition_of)
+        return sorted(self._partition_of, key=self._partition_of.__getitem__)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Return the replies by partition."""
+        """Return the replies by partition; those of nobody who was asked go last."""
         messages = list(messages)
-        training = any(message.metadata.message_type == MessageType.TRAIN for message in messages)
-        self._num_trainings += training
+        training = [m for m in messages if m.metadata.message_type == MessageType.TRAIN]
+        if training:
+            self._num_trainings += 1
+            self.trained = [self._partition_of[m.metadata.dst_node_id] for m in training]
         replies = self._grid.send_and_receive(messages, timeout=timeout)
-        return sorted(replies, key=lambda reply: self.partition_of(reply.metadata.src_node_id))
+        # Message ids are given when messages are sent; a grid in one process gives none.
+        asked = {sent.metadata.message_id: sent.metadata.dst_node_id for sent in messages}
+        asked.pop("", None)
+
+        def place(reply: Message) -> int:
+            partition = self.partition_of(reply.metadata.src_node_id)
+            if partition is None:
+                # For a client that is gone the SuperLink answers, with a node id of its own.
+                node = asked.get(reply.metadata.reply_to_message_id)
+                partition = None if node is None else self.partition_of(node)
+            return len(self._partition_of) if partition is None else partition
+
+        return sorted(replies, key=place)
 
     def _ask_partitions(self) -> None:
         nodes = self._registered()

@@ -44,9 +44,13 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
             marker=".",
             **style,
         )
-    refused = [record.round for record in measured if record.sanitized and not record.accepted]
-    if refused:
-        axes.plot(refused, [0.0] * len(refused), "kx", label="repair refused")
+    for detail, marker, label in (
+        ("refused", "kx", "repair refused"),
+        ("failure", "k+", "repair failed"),
+    ):
+        without = [record.round for record in measured if detail in record.details]
+        if without:
+            axes.plot(without, [0.0] * len(without), marker, label=label)
     axes.set(xlabel="round", ylabel="rate", ylim=(-0.02, 1.02), title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

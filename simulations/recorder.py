@@ -15,6 +15,7 @@ from fl_defense.records import RoundOutcome, RoundRecord
 from simulations.client import pick_device
 from simulations.data import ImageData
 from simulations.evaluation import Evaluation
+from simulations.ordered_grid import OrderedGrid
 from simulations.results import ResultsFolder
 from simulations.scenario import Scenario
 
@@ -32,7 +33,7 @@ RATES = (
 
 
 class FederationError(RuntimeError):
-    """The federation cannot go on: no client is left."""
+    """The federation cannot go on: no client is left, or no round was aggregated."""
 
 
 class Recorder:
@@ -43,7 +44,7 @@ class Recorder:
         data: its images; only the held-out ones are used.
         folder: where to write.
         tell: called with every finished round.
-        partition_of: partition id of a Flower node, for the reasons of rejections.
+        clients: knows the partition of a Flower node, and who was asked in a round.
         finished: rounds of the same run before it was interrupted.
     """
 
@@ -53,7 +54,7 @@ class Recorder:
         data: ImageData,
         folder: ResultsFolder,
         tell: Callable[[RoundRecord], None],
-        partition_of: Callable[[int], int],
+        clients: OrderedGrid,
         finished: Sequence[RoundRecord] = (),
     ) -> None:
         self.records: list[RoundRecord] = list(finished)
@@ -62,9 +63,10 @@ class Recorder:
         self._scenario = scenario
         self._folder = folder
         self._tell = tell
-        self._partition_of = partition_of
+        self._clients = clients
+        self._device = pick_device(scenario.device)
         self._evaluation = Evaluation(
-            data, scenario.backdoors, scenario.data.num_classes, pick_device(scenario.device)
+            data, scenario.backdoors, scenario.data.num_classes, self._device
         )
 
     def __call__(self, outcome: RoundOutcome) -> None:
@@ -88,6 +90,9 @@ class Recorder:
                 rates |= {f"{name}_unpurified": rate for name, rate in unpurified.items()}
             pairs = zip(after.by_backdoor, before.by_backdoor, strict=True)
             details["backdoors"] = [_side_by_side(*pair) for pair in pairs]
+        if outcome.record.sanitized and self._device.type == "cuda":
+            # What torch keeps for the next repair is lost to clients that train on the same GPU.
+            torch.cuda.empty_cache()
         record = replace(
             outcome.record,
             malicious=self._malicious_in(outcome.record.round),
@@ -105,15 +110,16 @@ class Recorder:
             )
 
     def _malicious_in(self, server_round: int) -> list[int]:
-        active = server_round > 0 and self._scenario.attack.is_active(server_round)
-        return list(self._scenario.malicious_clients) if active else []
+        if server_round == 0 or not self._scenario.attack.is_active(server_round):
+            return []
+        return sorted(set(self._scenario.malicious_clients) & set(self._clients.trained))
 
     def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
         details = dict(outcome.record.details)
         for name, lost in (("rejections", outcome.rejections), ("failures", outcome.failures)):
             if lost:
                 details[name] = [
-                    {"client": self._partition_of(each.node), "reason": each.reason}
+                    {"client": self._clients.partition_of(each.node), "reason": each.reason}
                     for each in lost
                 ]
         return details
@@ -149,7 +155,8 @@ def summarize(
         "backdoors": _means_by_backdoor(scenario, trained[-3:]),
         "worst_attack_success_rate": max(success, default=None),
         "num_repaired": sum(record.accepted for record in trained),
-        "num_refused": sum(record.sanitized and not record.accepted for record in trained),
+        "num_refused": sum("refused" in record.details for record in trained),
+        "num_failed_repairs": sum("failure" in record.details for record in trained),
         "num_rejected": sum(record.num_rejected for record in trained),
         "num_failures": sum(record.num_failures for record in trained),
         "seconds": {

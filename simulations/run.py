@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from simulations.client import build_client_app
+from simulations.client import build_client_app, pick_device
 from simulations.data import ImageData
 from simulations.engines import run_federation
 from simulations.preflight import check_scenario
@@ -27,7 +27,8 @@ def run_scenario(scenario: Scenario, out: Path, tell: Tell | None = None) -> Run
     Raises:
         ConfigError: if the data cannot be had or dealt out, or `out` cannot be used; nothing has
             been written then.
-        FederationError: if no client is left; finished rounds are in the folder.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
     """
     data = check_scenario(scenario)
     return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
@@ -43,7 +44,8 @@ def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
     Raises:
         ConfigError: if the folder holds no interrupted run, or its checkpoint is damaged or of
             another run; nothing has been changed then.
-        FederationError: if no client is left; finished rounds are in the folder.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
     """
     folder, scenario, interrupted = ResultsFolder.reopen(out)
     return _run(scenario, check_scenario(scenario), folder, tell, interrupted)
@@ -65,7 +67,13 @@ def _run(
         results.append(serve(grid, scenario, data, folder, tell=tell, interrupted=interrupted))
 
     quiet_flower()
-    run_federation(scenario.engine, server_app, build_client_app(scenario), scenario.clients.count)
+    run_federation(
+        scenario.engine,
+        server_app,
+        build_client_app(scenario),
+        scenario.clients.count,
+        device=pick_device(scenario.device),
+    )
     return results[0]
 
 

@@ -18,7 +18,16 @@ from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
 from simulations.attacks import ATTACKS, Attack, NoAttack
 from simulations.backdoor import Backdoor
 from simulations.choices import CONFIG, OneOrSeveral, choice, part
-from simulations.data import DATASETS, IID, PARTITIONS, Digits, ImageSource, Partition
+from simulations.data import (
+    DATASETS,
+    GTSRB,
+    IID,
+    PARTITIONS,
+    Digits,
+    ImageFolder,
+    ImageSource,
+    Partition,
+)
 from simulations.faults import ConfigError as ConfigError
 from simulations.faults import apply_override, faults_of
 from simulations.models import MODELS, Architecture, Factory, SmallCNN
@@ -91,7 +100,7 @@ class RayEngine(_ClientCores):
     """Flower's simulation: clients run in parallel in Ray's worker processes."""
 
     gpus_per_client: float | None = None
-    """Share of a GPU for one client; null: an eighth if there is a GPU, else none."""
+    """Share of a GPU for one client, if clients train on one; null: an eighth."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -253,9 +262,22 @@ class Scenario(BaseModel):
 
 def _is_same_source(surrogate: object, data: ImageSource) -> bool:
     """Tell whether a defense would be given images of the data set that the clients share."""
-    if type(surrogate) is not type(data):
+    if type(surrogate) is type(data) and not isinstance(data, ImageFolder):
+        return True  # a data set with a name is the same one wherever it lies
+    pictures, own = _folder_of(surrogate), _folder_of(data)
+    if pictures is None or own is None:
         return False
-    return getattr(surrogate, "root", None) == getattr(data, "root", None)
+    return pictures.is_relative_to(own) or own.is_relative_to(pictures)
+
+
+def _folder_of(source: object) -> Path | None:
+    """Return the folder that a source takes its pictures from, or None if it reads no pictures."""
+    match source:
+        case PictureFolder(root=root) | ImageFolder(root=root):
+            return Path(root).resolve()
+        case GTSRB(root=root):
+            return (Path(root) / "gtsrb").resolve()
+    return None
 
 
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:

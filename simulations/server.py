@@ -19,7 +19,7 @@ from fl_defense.strategy import Observer, SanitizingStrategy
 from simulations.client import pick_device
 from simulations.data import ImageData
 from simulations.ordered_grid import OrderedGrid
-from simulations.recorder import Recorder, summarize
+from simulations.recorder import FederationError, Recorder, summarize
 from simulations.results import Interrupted, ResultsFolder
 from simulations.scenario import Scenario
 
@@ -58,16 +58,15 @@ def serve(
         interrupted: where an interrupted run goes on; None: at the beginning.
 
     Raises:
-        FederationError: if no client is left; finished rounds are in the folder.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
     """
     started = perf_counter()
     checkpoint = interrupted.checkpoint if interrupted else None
     finished = interrupted.records if interrupted else []
     num_finished = checkpoint.carried.round if checkpoint else 0
     ordered = OrderedGrid(grid, scenario.clients.count, scenario.seed, num_finished)
-    recorder = Recorder(
-        scenario, data, folder, tell or (lambda record: None), ordered.partition_of, finished
-    )
+    recorder = Recorder(scenario, data, folder, tell or (lambda record: None), ordered, finished)
     strategy = build_strategy(scenario, recorder, folder.checkpoint_file)
     if checkpoint is not None:
         strategy.resume(checkpoint)
@@ -77,6 +76,11 @@ def serve(
         num_rounds=scenario.rounds,
         timeout=scenario.clients.timeout_seconds,
     )
+    if strategy.released is None:
+        raise FederationError(
+            f"no round gave a model: {type(scenario.aggregator).__name__} aggregated none of "
+            f"{scenario.rounds}; see {folder.path / 'rounds.jsonl'} for how many clients replied"
+        )
     seconds = perf_counter() - started + sum(map(_seconds, finished))
     summary = summarize(scenario, recorder.records, pick_device(scenario.device), seconds)
     folder.finish(summary, recorder.records, result.arrays.to_torch_state_dict())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from fl_defense.sanitizers import DHBE
 from simulations import client
 from simulations.cli import app
 
@@ -119,6 +120,25 @@ def test_a_failed_federation_exits_1(
     assert result.exit_code == 1
     assert "failed: round 1: no client is left (4 failed" in result.stderr
     assert (tmp_path / "out" / "rounds.jsonl").exists()
+
+
+def test_a_defense_that_crashes_is_told_as_failed_and_not_as_refused(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crashes(*args: object, **kwargs: object) -> None:
+        raise ArithmeticError("diverged")
+
+    monkeypatch.setattr(DHBE, "sanitize", crashes)
+    out = tmp_path / "out"
+    result = call("run", scenario, "--quiet", "--out", str(out), "--set", "defense.name=dhbe")
+    assert result.exit_code == 0, result.output
+    told = "repairs refused: 0, repairs failed: 1, replies rejected: 0, clients failed: 0"
+    assert told in result.stdout.splitlines()
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["num_refused"], summary["num_failed_repairs"]) == (0, 1)
+    del summary["num_failed_repairs"]
+    (out / "summary.json").write_text(json.dumps(summary))
+    assert call("show", str(out)).exit_code == 0
 
 
 def test_show_prints_what_run_printed(scenario: str, tmp_path: Path) -> None:

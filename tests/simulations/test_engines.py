@@ -1,11 +1,14 @@
 """The two engines run the same federation; whole runs on real images, small enough to be quick."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import flwr.simulation
 import pytest
-from flwr.app import Context, Message, MetricRecord, RecordDict
+import torch
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -133,6 +136,41 @@ def test_pushed_messages_are_pulled() -> None:
     assert grid.pull_messages(names) == []
 
 
+def test_replies_of_two_pushes_are_kept_apart() -> None:
+    grid = InProcessGrid(client_that(lambda m, c: Message(RecordDict(), reply_to=m)), 3)
+    first = grid.push_messages([Message(RecordDict(), node, "train") for node in (1, 2)])
+    grid.pull_messages(first[:1])
+    second = grid.push_messages([Message(RecordDict(), 3, "train")])
+    replies = grid.pull_messages([*first[1:], *second])
+    assert [reply.metadata.src_node_id for reply in replies] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "reserved"),
+    [("cpu", None, 0), ("cpu", 0.5, 0), ("auto", None, 0.125), ("cuda", 0.5, 0.5)],
+)
+def test_a_share_of_the_gpu_is_reserved_only_where_clients_use_it(
+    device: Literal["auto", "cpu", "cuda"],
+    share: float | None,
+    reserved: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ReachedError(Exception):
+        pass
+
+    def run_simulation(*, backend_config: dict[str, Any], **kwargs: Any) -> None:
+        assert backend_config["client_resources"]["num_gpus"] == reserved
+        raise ReachedError
+
+    monkeypatch.setattr(flwr.simulation, "run_simulation", run_simulation)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ReachedError):
+        run_scenario(
+            with_changes(device=device, engine=RayEngine(gpus_per_client=share)), tmp_path / "out"
+        )
+
+
 def test_an_ordered_grid_lists_and_answers_by_partition() -> None:
     class Shuffled(InProcessGrid):
         """Numbers its nodes against their partitions, and answers in the order of the nodes."""
@@ -149,6 +187,51 @@ def test_an_ordered_grid_lists_and_answers_by_partition() -> None:
     assert grid.partition_of(4) == 0
 
 
+class WithGoneClients(InProcessGrid):
+    """Gives messages ids, and answers for some clients as Flower's SuperLink does."""
+
+    NODE = 999
+    gone: tuple[int, ...] = ()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        messages = list(messages)
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"to {message.metadata.dst_node_id}"
+        replies = super().send_and_receive(messages, timeout=timeout)
+        for index, message in enumerate(messages):
+            if message.metadata.dst_node_id in self.gone:
+                replies[index] = Message(Error(4, "node unavailable"), reply_to=message)
+                replies[index].metadata.__dict__["_src_node_id"] = self.NODE
+        return replies[::-1]
+
+
+def test_an_error_for_a_client_that_is_gone_has_that_clients_place() -> None:
+    app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))
+    inner = WithGoneClients(app, 3)
+    grid = OrderedGrid(inner, 3, seed=0)
+    grid.get_node_ids()
+    inner.gone = (2,)
+    assert [reply.metadata.src_node_id for reply in ask(grid)] == [1, inner.NODE, 3]
+    assert grid.partition_of(inner.NODE) is None
+
+
+def test_a_reply_to_nothing_that_was_asked_goes_last() -> None:
+    class Confused(InProcessGrid):
+        def send_and_receive(
+            self, messages: Iterable[Message], *, timeout: float | None = None
+        ) -> list[Message]:
+            replies = super().send_and_receive(messages, timeout=timeout)
+            if replies[0].metadata.message_type == "train":
+                replies[0].metadata.__dict__["_src_node_id"] = 999
+            return replies
+
+    app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))
+    grid = OrderedGrid(Confused(app, 3), 3, seed=0)
+    assert [reply.metadata.src_node_id for reply in ask(grid)] == [2, 3, 999]
+
+
 def test_what_the_server_raises_comes_out() -> None:
     app = ServerApp()
 
@@ -157,4 +240,4 @@ def test_what_the_server_raises_comes_out() -> None:
         raise RuntimeError("the server is out of luck")
 
     with pytest.raises(RuntimeError, match="out of luck"):
-        run_federation(InProcessEngine(), app, ClientApp(), 1)
+        run_federation(InProcessEngine(), app, ClientApp(), 1, device=torch.device("cpu"))

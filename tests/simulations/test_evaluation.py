@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import OnImages, Pixels
+from simulations import evaluation
 from simulations.backdoor import Backdoor
 from simulations.data import ImageData
 from simulations.evaluation import Evaluation, Rates
@@ -29,14 +31,17 @@ class Obeys(nn.Module):
 
 
 def measure(answer: Callable[[Tensor, Tensor, Tensor], Tensor], *backdoors: Backdoor) -> Rates:
+    pixels = Pixels(mean=(0.0,), std=(1.0,))
+    return evaluation_of(*backdoors).measure(OnImages(Obeys(answer), pixels))
+
+
+def evaluation_of(*backdoors: Backdoor) -> Evaluation:
     images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
     images[:, 0, 0, 0] = LABELS.to(torch.uint8)
     data = ImageData(
         train_images=images, train_labels=LABELS, test_images=images, test_labels=LABELS
     )
-    pixels = Pixels(mean=(0.0,), std=(1.0,))
-    evaluation = Evaluation(data, backdoors, 3, torch.device("cpu"))
-    return evaluation.measure(OnImages(Obeys(answer), pixels))
+    return Evaluation(data, backdoors, 3, torch.device("cpu"))
 
 
 def test_all_to_one_leaves_out_the_target_class() -> None:
@@ -77,3 +82,18 @@ def test_several_backdoors_are_measured_one_by_one_and_averaged() -> None:
     assert [each["attack_success_rate"] for each in rates.by_backdoor] == [0.5, 1]
     assert rates.attack_success_rate == 0.75
     assert rates.robust_accuracy == pytest.approx((0.5 + 0) / 2)
+
+
+def test_only_one_batch_is_held_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watches(OnImages):
+        def forward(self, images: Tensor) -> Tensor:
+            assert all(earlier() is None for earlier in batches)
+            batches.append(weakref.ref(images))
+            return super().forward(images)
+
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 3)
+    batches: list[weakref.ref[Tensor]] = []
+    pixels = Pixels(mean=(0.0,), std=(1.0,))
+    watching = Watches(Obeys(lambda true, one, other: true), pixels)
+    assert evaluation_of(Backdoor(trigger=ONE)).measure(watching).accuracy == 1
+    assert len(batches) == 6

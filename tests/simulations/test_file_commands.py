@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fl_defense.inspection import FreeEagle
-from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from simulations import model_requests
 from simulations.cli import app
+from simulations.data import Digits
+from simulations.model_requests import InspectRequest
 from simulations.models import SmallCNN
 from tests.conftest import Backdoored
 
@@ -105,6 +108,44 @@ def test_a_results_folder_needs_no_further_words(tmp_path: Path) -> None:
     summary = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
     assert report["accuracy"] == summary["accuracy"]
     assert report["attack_success_rate"] == summary["attack_success_rate"]
+
+
+def test_a_target_without_a_trigger_is_refused(victim: Path) -> None:
+    result = call("evaluate", victim, *MODEL, "--data", "digits", "--target", "0")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: --target: needs --trigger, got 0 alone; name the trigger, or change the scenario's "
+        "with --set backdoor.target=0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels"),
+    [
+        ((), Digits.pixels),
+        (("--mean", "0.4"), Pixels(mean=(0.4,), std=Digits.pixels.std)),
+        (("--std", "0.4"), Pixels(mean=Digits.pixels.mean, std=(0.4,))),
+        (
+            ("--std", "0.4", "--set", "pixels.std=[0.7]"),
+            Pixels(mean=Digits.pixels.mean, std=(0.7,)),
+        ),
+        (("--set", "pixels.mean=[0.1]"), Pixels(mean=(0.1,), std=Digits.pixels.std)),
+    ],
+)
+def test_a_mean_alone_keeps_the_scenarios_deviation(
+    options: tuple[str, ...], pixels: Pixels, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Pixels] = []
+
+    def inspect(request: InspectRequest, *args: object, **kwargs: object) -> dict[str, Any]:
+        read.append(request.pixels)
+        return {"posteriors": []}
+
+    monkeypatch.setattr(InspectRequest, "inspect", inspect)
+    victim.with_name("scenario.yaml").write_text("name: x\nmodel: {name: small-cnn, width: 16}\n")
+    result = call("inspect", victim, *options)
+    assert result.exit_code == 0, result.output
+    assert read == [pixels]
 
 
 def test_anybodys_network(tmp_path: Path) -> None:

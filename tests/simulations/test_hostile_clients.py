@@ -5,13 +5,13 @@ import json
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
@@ -312,6 +312,29 @@ def test_half_of_the_clients_may_fail(tmp_path: Path) -> None:
     assert lines[2]["details"]["failures"] == [
         {"client": client, "reason": "OSError: disk full"} for client in (0, 2)
     ]
+
+
+class WithoutSome(InProcessGrid):
+    """Answers for the second client as Flower's SuperLink does for one that is gone."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        replies = super().send_and_receive(messages, timeout=timeout)
+        for index, reply in enumerate(replies):
+            if reply.metadata.message_type == "train" and reply.metadata.src_node_id == 2:
+                replies[index] = Message(Error(4, "node unavailable"), reply_to=reply)
+                replies[index].metadata.__dict__["_src_node_id"] = 999
+        return replies
+
+
+def test_a_client_that_is_gone_does_not_stop_the_run(tmp_path: Path) -> None:
+    folder = ResultsFolder.begin(tmp_path / "out", SCENARIO)
+    grid = WithoutSome(build_client_app(SCENARIO), 3)
+    result = serve(grid, SCENARIO, check_scenario(SCENARIO), folder)
+    record = result.records[-1]
+    assert record.num_replies == 2
+    assert "node unavailable" in [lost["reason"] for lost in record.details["failures"]]
 
 
 def test_when_all_clients_fail_the_run_says_so(tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from fl_defense.records import RoundRecord, read_records
-from fl_defense.sanitizers import DHBE, DeepCleanse
-from simulations import client
+from fl_defense.records import RoundOutcome, RoundRecord, read_records
+from fl_defense.sanitizers import DHBE, DeepCleanse, NoDefense
+from simulations import client, recorder
+from simulations.aggregators import Bulyan
 from simulations.attacks import BadNets
 from simulations.backdoor import Backdoor
 from simulations.data import Digits, Dirichlet
+from simulations.engines import InProcessGrid
 from simulations.models import SmallCNN
-from simulations.recorder import FederationError, summarize
+from simulations.ordered_grid import OrderedGrid
+from simulations.recorder import FederationError, Recorder, summarize
+from simulations.results import ResultsFolder
 from simulations.run import run_scenario
 from simulations.scenario import (
     Clients,
@@ -72,6 +76,35 @@ def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None
     assert records[2].details["forward_images"] > 0
     assert records[1].train_seconds > 0
     assert records[1].sanitize_seconds > 0
+
+
+def test_malicious_clients_that_were_not_asked_did_not_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = client.train_client
+    asked: dict[int, set[int]] = {}
+
+    def noted(scenario: Scenario, partition_id: int, **kwargs: Any) -> Any:
+        asked.setdefault(kwargs["server_round"], set()).add(partition_id)
+        return train(scenario, partition_id, **kwargs)
+
+    monkeypatch.setattr(client, "train_client", noted)
+    some = {
+        "rounds": 6,
+        "clients": Clients(count=4, per_round=1),
+        "attack": BadNets(malicious=(1, 3)),
+        "defense": NoDefense(),
+    }
+    result = run_scenario(SCENARIO.model_copy(update=some), tmp_path / "out")
+    found = [set(record.malicious) for record in result.records[1:]]
+    assert found == [asked[number] & {1, 3} for number in range(1, 7)]
+    assert not found[0], "the seed must draw an honest client first"
+    assert any(found)
+    first = next(record.round for record in result.records if record.malicious)
+    attacked = [record.accuracy for record in result.records[first:]]
+    assert result.summary["since_attack"]["accuracy"] == pytest.approx(
+        sum(attacked) / len(attacked)
+    )  # type: ignore[arg-type]
 
 
 def test_a_purified_system_is_told_apart_from_its_model(tmp_path: Path) -> None:
@@ -185,6 +218,45 @@ def test_a_run_without_rates_can_be_summed_up() -> None:
     assert summary["worst_attack_success_rate"] is None
 
 
+def test_a_repair_that_failed_was_not_refused() -> None:
+    records = [
+        RoundRecord(round=1, sanitized=True, details={"failure": "ValueError: no"}),
+        RoundRecord(round=2, sanitized=True, details={"refused": "agreement 0.1 is below 0.5"}),
+        RoundRecord(round=3, sanitized=True, details={"failure": "ValueError: no"}),
+        RoundRecord(round=4, sanitized=True, accepted=True),
+    ]
+    summary = summarize(SCENARIO, records, torch.device("cpu"), 1.0)
+    assert summary["num_repaired"] == 1
+    assert summary["num_refused"] == 1
+    assert summary["num_failed_repairs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "sanitized", "num_given_back"),
+    [("cuda", True, 1), ("cuda", False, 0), ("cpu", True, 0)],
+)
+def test_memory_of_a_repair_is_given_back_to_the_clients_on_the_same_gpu(
+    device: str,
+    sanitized: bool,
+    num_given_back: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(device))
+    monkeypatch.setattr(recorder, "pick_device", lambda _: torch.device(device))
+    observe = Recorder(
+        SCENARIO,
+        SCENARIO.data.load(),
+        ResultsFolder.begin(tmp_path / "out", SCENARIO),
+        lambda record: None,
+        OrderedGrid(InProcessGrid(client.build_client_app(SCENARIO), 4), 4, seed=0),
+    )
+    record = RoundRecord(round=1, num_replies=4, sanitized=sanitized)
+    observe(RoundOutcome(record=record, before=None, after=None))
+    assert len(given_back) == num_given_back
+
+
 def test_a_folder_that_holds_a_run_is_refused(run: RunResult) -> None:
     before = (run.folder / "rounds.jsonl").read_text()
     with pytest.raises(ConfigError, match="already holds a run; name another folder with --out"):
@@ -237,3 +309,28 @@ def test_without_any_client_the_run_fails_and_keeps_what_it_wrote(
         run_scenario(SCENARIO, tmp_path / "out")
     records = read_records(tmp_path / "out" / "rounds.jsonl")
     assert [record.num_replies for record in records] == [0, 4, 0]
+
+
+def test_a_run_that_aggregated_nothing_fails_and_keeps_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = client.train_client
+
+    def without_one(scenario: Scenario, partition_id: int, **kwargs: Any) -> Any:
+        if partition_id == 0 and kwargs["server_round"] in failing:
+            raise MemoryError("too big")
+        return train(scenario, partition_id, **kwargs)
+
+    monkeypatch.setattr(client, "train_client", without_one)
+    scenario = SCENARIO.model_copy(
+        update={"rounds": 2, "clients": Clients(count=7), "aggregator": Bulyan(num_malicious=1)}
+    )
+    failing = (1, 2)
+    with pytest.raises(FederationError, match=r"no round gave a model: Bulyan aggregated none"):
+        run_scenario(scenario, tmp_path / "out")
+    records = read_records(tmp_path / "out" / "rounds.jsonl")
+    assert [record.num_replies for record in records] == [0, 6, 6]
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    failing = (2,)
+    result = run_scenario(scenario, tmp_path / "once")
+    assert load_file(result.folder / "model.safetensors")

@@ -266,6 +266,28 @@ def test_set_reaches_into_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "place", "got"),
+    [
+        ("backdoor.target=3", "backdoor", "'target'"),
+        ("backdoor.trigger.size=2", "backdoor", "'trigger'"),
+        ("backdoor.trigger.name=blended", "backdoor", "'trigger'"),
+        ("backdoor.2.target=3", "backdoor", "'2'"),
+        ("defense.threshold=3", "defense", "'threshold'"),
+        ("backdoor.1.trigger.color.red=0.5", "backdoor.1.trigger.color", "'red'"),
+    ],
+)
+def test_set_never_drops_a_list_for_one_field(
+    setting: str, place: str, got: str, tmp_path: Path
+) -> None:
+    text = "name: x\ndefense: [{name: clp}, {name: dhbe}]\n"
+    text += "backdoor: [{target: 1}, {target: 2, trigger: {name: patch, color: [0.1, 0.2]}}]"
+    assert faults_of(text, tmp_path, setting) == [
+        f"--set {setting.split('=')[0]}: {place} is a list, got {got}; "
+        f"name an index in 0..1, e.g. {place}.0"
+    ]
+
+
+@pytest.mark.parametrize(
     ("defense", "faults"),
     [
         ("[{name: clp, treshold: 2}, {name: dhbe, iterations: 0}]",
@@ -291,3 +313,40 @@ def test_another_data_set_may_be_the_surrogate(tmp_path: Path) -> None:
                    "data.name=fashion-mnist").defense  # fmt: skip
     assert defense == BCU(surrogate=Digits())
     assert BCU(surrogate=Digits()).surrogate.draw(5, (3, 9, 8)).shape == (5, 3, 9, 8)
+
+
+OWN_DATA = "defense.surrogate: is the clients' own data; name another source of images"
+FASHION, GTSRB = "{name: fashion-mnist}", "{name: gtsrb}"
+PICTURES = "{name: image-folder, root: pictures/mine}"
+
+
+@pytest.mark.parametrize(
+    ("data", "surrogate", "same"),
+    [
+        (FASHION, "{name: fashion-mnist, root: elsewhere}", True),
+        (GTSRB, "{name: gtsrb, root: elsewhere}", True),
+        (GTSRB, "{name: folder, root: data/gtsrb/GTSRB/Final_Test}", True),
+        (GTSRB, "{name: folder, root: data/others}", False),
+        (PICTURES, "{name: image-folder, root: ./pictures/../pictures/mine/}", True),
+        (PICTURES, "{name: image-folder, root: link}", True),
+        (PICTURES, "{name: folder, root: pictures/mine}", True),
+        (PICTURES, "{name: folder, root: pictures/mine/train}", True),
+        (PICTURES, "{name: folder, root: pictures}", True),
+        (PICTURES, "{name: folder, root: pictures/mine-not}", False),
+        (PICTURES, "{name: image-folder, root: pictures/others}", False),
+        (PICTURES, "{name: fashion-mnist, root: pictures/mine}", False),
+    ],
+)
+def test_the_clients_own_data_are_no_surrogate_wherever_they_are_named(
+    data: str, surrogate: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in ("a", "b"):
+        (tmp_path / "pictures" / "mine" / "train" / kind).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("pictures/mine")
+    text = f"name: x\ndata: {data}\nbackdoor: {{target: 1}}\n"
+    text += f"defense: {{name: bcu, surrogate: {surrogate}}}"
+    if same:
+        assert faults_of(text, tmp_path) == [OWN_DATA]
+    else:
+        assert load(text, tmp_path)
