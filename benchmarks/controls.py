@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fl_defense.inspection import FreeEagle
 from fl_defense.model_spec import ModelSpec
+from fl_defense.pictures import fit
 from fl_defense.sanitizers import BCU, DHBE, DeepSanitizer, Sanitized, Sanitizer
 from fl_defense.sanitizers.base import State
 from fl_defense.surrogates import most_familiar, scenes
@@ -153,6 +154,19 @@ class OwnData:
         return self.images[torch.randint(len(self.images), (num,))].float() / 255
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherData:
+    """Images of another data set, brought to the victim's size: out of distribution."""
+
+    images: Tensor | None = field(default=None, repr=False, compare=False)
+    """Filled in for each victim."""
+
+    def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
+        """Return `num` images drawn at random."""
+        assert self.images is not None
+        return fit(self.images[torch.randint(len(self.images), (num,))].float() / 255, shape)
+
+
 CONTROLS: dict[str, Sanitizer] = {
     "fine-tuning": FineTuning(),
     "dhbe without patches": DHBE(consistency_weight=0.0),
@@ -163,5 +177,6 @@ CONTROLS: dict[str, Sanitizer] = {
     "deep-sanitizer, FreeEagle's dummies": FreeEagleDummies(),
     "deep-sanitizer, oracle features": OracleFeatures(),
     "bcu on own data": BCU(surrogate=OwnData()),
+    "bcu on other data": BCU(surrogate=OtherData()),
 }
 """Controls by the name that the tables use."""

@@ -30,7 +30,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from controls import CONTROLS, OracleFeatures, OwnData
+from controls import CONTROLS, OracleFeatures, OtherData, OwnData
 from victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 
 from fl_defense.metrics import defense_effectiveness
@@ -154,6 +154,8 @@ def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]
     victim = farm.victim(setting)
     if getattr(sanitizer, "surrogate", None) == OwnData():
         sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
+    if getattr(sanitizer, "surrogate", None) == OtherData():
+        sanitizer = replace(sanitizer, surrogate=OtherData(images=farm.other(setting)))
     before = victim.measure(OnImages(victim.model, victim.spec.pixels))
     on_gpu = farm.device.type == "cuda"
     if on_gpu:

@@ -7,14 +7,28 @@ Each section names the command that measured it. Run it again after any other be
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import inspection
 import repair
 import scenarios
+from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-FEDERATIONS = ("quickstart", "fashion_mnist_badnets")
+PAGE = HERE.parent / "docs" / "results.md"
+FEDERATIONS = ("quickstart", "fashion_mnist_badnets", "fashion_mnist_noniid")
+NEEDS = {
+    "none": "–",
+    "dhbe": "nothing",
+    "deep-sanitizer": "nothing; a network that can be cut in two",
+    "clp": "nothing; BatchNorm",
+    "bcu": "nothing (procedural scenes)",
+    "bcu on own data": "unlabelled images of the clients' kind",
+    "bcu on other data": "unlabelled images of another kind",
+    "deep-cleanse": "nothing (procedural scenes); several passes per image at inference",
+}
+"""What a defense needs beside the model and the shape of its images."""
 HEAD = """# Results
 
 Written by `python benchmarks/report.py` from the JSON files in [`benchmarks/`](../benchmarks).
@@ -28,12 +42,13 @@ def main() -> None:
     sections = [
         HEAD,
         *(federation(name) for name in FEDERATIONS),
+        comparison(),
         repairs(),
         inspections(),
         memory(),
     ]
     page = "\n".join(section.rstrip() + "\n" for section in sections if section)
-    (HERE.parent / "docs" / "results.md").write_text(page, encoding="utf-8")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def federation(name: str) -> str:
@@ -52,9 +67,12 @@ not of an idle one.
 
 {scenarios.table(results)}
 
-Round by round, seed {first["seed"]}, {variant}:
+Round by round, seed {first["seed"]}, {variant}; the last ASR is that of the aggregate of the round
+after, before its repair:
 
 {rounds(first["by_round"])}
+
+![accuracy and attack success rate over the rounds]({draw(name, variant, first["by_round"])})
 """
 
 
@@ -87,17 +105,75 @@ def values(rows: list[dict[str, Any]], name: str, between: str = " or ") -> str:
 
 def rounds(records: list[dict[str, Any]]) -> str:
     """Return the table of the rounds that were repaired."""
-    lines = ["| round | accuracy | ASR before → after | robust accuracy | agreement |"]
+    lines = ["| round | accuracy | ASR before → after → next | robust accuracy | agreement |"]
     lines.append("|" + "---|" * 5)
-    for record in records:
+    following: list[dict[str, Any] | None] = [*records[1:], None][: len(records)]
+    for record, after in zip(records, following, strict=True):
         if record["agreement"] is None:
             continue
+        rates = [record["attack_success_rate_before"], record["attack_success_rate"]]
+        if after is not None:
+            rates.append(after["attack_success_rate_before"])
         lines.append(
             f"| {record['round']} | {record['accuracy']:.3f} "
-            f"| {record['attack_success_rate_before']:.3f} → {record['attack_success_rate']:.3f} "
+            f"| {' → '.join(f'{rate:.3f}' for rate in rates)} "
             f"| {record['robust_accuracy']:.3f} | {record['agreement']:.3f} |"
         )
     return "\n".join(lines)
+
+
+def draw(name: str, variant: str, records: list[dict[str, Any]]) -> str:
+    """Draw a run's curves beside the page; return the picture's name."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    numbers = [record["round"] for record in records]
+    for rate, label, style in (
+        ("accuracy", "accuracy", "C0-"),
+        ("attack_success_rate_before", "ASR before the repair", "C3--"),
+        ("attack_success_rate", "ASR after the repair", "C3-"),
+    ):
+        axes.plot(numbers, [record[rate] for record in records], style, label=label)
+    axes.set(xlabel="round", ylim=(-0.02, 1.02), title=f"{name}, {variant}")
+    axes.legend()
+    picture = f"{name}-rounds.png"
+    figure.savefig(PAGE.with_name(picture), dpi=110)
+    return picture
+
+
+def comparison() -> str:
+    """Return the section that sets the defenses side by side, data set by data set."""
+    rows = [row for row in load("repair") or [] if row["sanitizer"] in NEEDS]
+    if not rows:
+        return ""
+    triggers = list(dict.fromkeys(row["trigger"] for row in rows))
+    lines = ["| data | defense | needs | " + " | ".join(triggers) + " |"]
+    lines.append("|" + "---|" * (3 + len(triggers)))
+    for data in dict.fromkeys(row["data"] for row in rows):
+        for name, needs in NEEDS.items():
+            cells = [cell(rows, data, name, trigger) for trigger in triggers]
+            if any(cells):
+                shown = " | ".join(each or "–" for each in cells)
+                lines.append(f"| {data} | {name} | {needs} | {shown} |")
+    table = "\n".join(lines)
+    return f"""## Defenses side by side
+
+Accuracy / ASR / robust accuracy after the repair of one model, means over the seeds that the next
+table names; of a clean model, with the patch. A dash: not measured. DeepCleanse leaves the model as
+it is: its figures are those of the purifier and the model together.
+
+{table}
+"""
+
+
+def cell(rows: list[dict[str, Any]], data: str, name: str, trigger: str) -> str:
+    """Return the three rates of a defense on one kind of model; empty if it was not measured."""
+    asked = {"data": data, "sanitizer": name, "trigger": trigger}
+    found = [row["after"] for row in rows if asked.items() <= row.items()]
+    if not found:
+        return ""
+    return " / ".join(
+        f"{fmean(rates[rate] for rates in found):.3f}" for rate in ("accuracy", "asr", "ra")
+    )
 
 
 def repairs() -> str:

@@ -39,6 +39,13 @@ TRIGGERS: dict[str, Trigger] = {
     "warped": Warped(),
 }
 """Each trigger with the settings that the tables report; "clean" is a model without a backdoor."""
+OTHER = {
+    "digits": "fashion-mnist",
+    "fashion-mnist": "digits",
+    "cifar10": "gtsrb",
+    "gtsrb": "cifar10",
+}
+"""The data set whose images are out of distribution for another's models."""
 CIFAR_PIXELS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 GTSRB_PIXELS = {"mean": (0.3403, 0.3121, 0.3214), "std": (0.2724, 0.2608, 0.2669)}
 
@@ -193,6 +200,11 @@ class Farm:
         # As the data set draws its first `max_train` images.
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         return images[order[setting.max_train :]]
+
+    def other(self, setting: Setting) -> Tensor:
+        """Return training images of a data set that shares no class with the victim's, uint8."""
+        source = self._source(OTHER[setting.data])
+        return _load(replace(source, max_test=self.max_test)).train_images
 
     def _source(self, name: str) -> ImageSource:
         if name == "digits":

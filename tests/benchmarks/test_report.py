@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,19 +17,46 @@ def run_of(seed: int, rounds: int, device: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_federations_section_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_federations_section_says_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     results = {
         "a variant of old": [run_of(5, 10, "cpu, 1 threads")],
         "defended": [run_of(seed, 15, "cpu, 2 threads") for seed in (0, 1)],
         "no attack": [run_of(0, 15, "cpu, 2 threads")],
     }
     monkeypatch.setattr(report, "load", {"quickstart": results}.get)
+    monkeypatch.setattr(report, "PAGE", tmp_path / "results.md")
     section = report.federation("quickstart")
+    assert (tmp_path / "quickstart-rounds.png").exists()
     command = "python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds"
     assert f'\n{command} 0 1 --variants "defended"\n{command} 0 --variants "no attack"\n' in section
     assert "settings that the script no longer has: a variant of old.\n" in section
     assert "10 or 15 rounds; cpu, 1 threads; cpu, 2 threads." in section
-    assert "Round by round, seed 5, a variant of old:" in section
+    assert "Round by round, seed 5, a variant of old;" in section
+
+
+def test_a_round_is_followed_by_the_next_aggregate() -> None:
+    records = [
+        {"round": number, "accuracy": 0.9, "robust_accuracy": 0.8, "agreement": agreement,
+         "attack_success_rate_before": before, "attack_success_rate": after}
+        for number, agreement, before, after in ((1, None, 0.5, 0.5), (2, 0.9, 0.7, 0.1), (3, 1.0, 0.6, 0.2))
+    ]  # fmt: skip
+    _, _, *lines = report.rounds(records).splitlines()
+    assert lines == [
+        "| 2 | 0.900 | 0.700 → 0.100 → 0.600 | 0.800 | 0.900 |",
+        "| 3 | 0.900 | 0.600 → 0.200 | 0.800 | 1.000 |",
+    ]
+
+
+def test_defenses_stand_side_by_side_with_means_over_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [row_of(seed, sanitizer="dhbe") for seed in (0, 1)]
+    for row, success in zip(rows, (0.1, 0.3), strict=True):
+        row["after"] = {"accuracy": 0.9, "asr": success, "ra": 0.7}
+    monkeypatch.setattr(report, "load", {"repair": rows}.get)
+    assert "| dhbe | nothing | 0.900 / 0.200 / 0.700 |" in report.comparison()
 
 
 def test_the_repairs_heading_takes_its_values_from_the_rows(

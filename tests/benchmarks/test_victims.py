@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from controls import OtherData
 from victims import Farm, NoImageLeftError, Setting
 
 
@@ -13,6 +14,14 @@ def test_what_a_victim_was_not_trained_on_is_the_rest(tmp_path: Path) -> None:
     trained_on = farm._source("digits").read().train_images
     order = torch.randperm(1437, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rest, trained_on[order[1400:]])
+
+
+def test_images_of_another_data_set_fit_the_victim(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, {}, torch.device("cpu"))
+    images = farm.other(Setting(data="fashion-mnist", trigger="clean", seed=0))
+    drawn = OtherData(images=images).draw(5, (3, 32, 32))
+    assert drawn.shape == (5, 3, 32, 32)
+    assert drawn.max() <= 1
 
 
 @pytest.mark.parametrize("max_train", [None, 1437, 5000])
