@@ -176,7 +176,8 @@ CONTROLS: dict[str, Sanitizer] = {
     "deep-sanitizer, noise features": NoiseFeatures(),
     "deep-sanitizer, FreeEagle's dummies": FreeEagleDummies(),
     "deep-sanitizer, oracle features": OracleFeatures(),
-    "bcu on own data": BCU(surrogate=OwnData()),
+    # Images of the right kind need no choice among them.
+    "bcu on own data": BCU(surrogate=OwnData(), candidates_per_image=1, balance_classes=False),
     "bcu on other data": BCU(surrogate=OtherData()),
 }
 """Controls by the name that the tables use."""
