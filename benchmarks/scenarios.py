@@ -30,6 +30,8 @@ VARIANTS = {
     "defended": [],
     "undefended": ["defense.name=none"],
     "no attack": ["attack.name=none", "defense.name=none"],
+    "no attack, dhbe": ["attack.name=none"],
+    "no attack, deep-sanitizer": ["attack.name=none", "defense.name=deep-sanitizer"],
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
     "deep-sanitizer": ["defense.name=deep-sanitizer"],
