@@ -17,8 +17,8 @@ Deviations from the authors' code, each with its reason:
      deepest stage. On a ResNet-18 this gives the authors' stages.
   2. What counts as BatchNorm, and is kept, is told by a module's type, not by its name.
 Deviations of `BCU.per_round()`, which is made for a repair after every aggregation:
-  3. Fewer passes, and about twice as many weights replaced: a tenth of the steps brings the answers
-     back, and too much of the backdoor with them if little was replaced.
+  3. Fewer passes, and three times as many weights replaced: what few passes over smaller batches
+     bring back is more of the backdoor than of the rest, unless much was replaced.
   4. Of many surrogate images those are taken that are most familiar to the teacher's BatchNorm
      statistics, and they are drawn so that the teacher's classes come equally often.
   5. The student's BatchNorm statistics are the teacher's, moved once to fit the replaced weights
@@ -69,12 +69,12 @@ class BCU:
     """Images drawn for each one taken; those most familiar to the teacher's BatchNorm are taken."""
     balance_classes: bool = True
     """Draw batches so that the teacher's classes come equally often."""
-    stage_rates: tuple[float, ...] = (0.02, 0.02, 0.06, 0.18, 0.5)
+    stage_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.7)
     """Share of re-initialised weights by stage, deepest last; each in [0, 1]. A network with fewer
     stages takes the last ones, further shallow stages the first."""
-    classifier_rate: float = 0.3
+    classifier_rate: float = 0.5
     """Share of re-initialised weights of the linear layers behind the last convolution."""
-    epochs: int = 10
+    epochs: int = 20
     """Passes over the images."""
     batch_size: int = 64
     """Images per step."""
