@@ -78,6 +78,9 @@ class Repair(BaseModel):
     """If the defense fails: keep the aggregate, go back to the previous model, or stop."""
     broadcast: Literal["repaired", "aggregate"] = "repaired"
     """What clients train on; with aggregate, only the released model is the repaired one."""
+    buffers: Literal["auto", "mean", "inner"] = "auto"
+    """Who averages BatchNorm's statistics: the defense's wrapper (mean), the aggregator (inner), or
+    the wrapper for server optimisers, which take them for gradients, else the aggregator (auto)."""
     reply_check: Annotated[ReplyCheck, part(ReplyCheck)] = ReplyCheck()
     """What a reply must satisfy to be aggregated."""
 

@@ -102,6 +102,7 @@ def build_strategy(
         schedule=repair.schedule,
         min_agreement=repair.min_agreement,
         on_failure=repair.on_failure,
+        buffers=repair.buffers,
         broadcast=repair.broadcast,
         reply_check=repair.reply_check,
         seed=scenario.seed,

@@ -62,10 +62,13 @@ def test_drawing_some_clients_is_reproducible_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_ray_agrees_with_one_process(tmp_path: Path) -> None:
+def test_ray_repeats_itself_and_agrees_with_one_process(tmp_path: Path) -> None:
     told: list[RoundRecord] = []
     alone = run_scenario(SCENARIO, tmp_path / "alone")
-    with_ray = run_scenario(with_changes(engine=RayEngine()), tmp_path / "ray", told.append)
+    on_ray = with_changes(engine=RayEngine())
+    with_ray = run_scenario(on_ray, tmp_path / "ray", told.append)
+    again = run_scenario(on_ray, tmp_path / "again")
+    assert lines_without_times(with_ray) == lines_without_times(again)
     assert [record.round for record in told] == [0, 1, 2]
     for one, other in zip(alone.records, with_ray.records, strict=True):
         for rate in ("accuracy", "attack_success_rate", "robust_accuracy", "accuracy_before"):

@@ -1,6 +1,7 @@
 """What the server leaves when the deployed system cannot be written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -75,3 +76,10 @@ def test_without_a_purifier_nothing_is_said(tmp_path: Path, warnings: list[str])
     assert result.records[-1].accepted is False
     assert not (tmp_path / "out" / "deployed.pt2").exists()
     assert [warning for warning in warnings if "deployed.pt2" in warning] == []
+
+
+@pytest.mark.parametrize(("buffers", "averaged"), [("mean", True), ("inner", False)])
+def test_the_scenario_says_who_averages_statistics(buffers: Any, averaged: bool) -> None:
+    scenario = SCENARIO.model_copy(update={"repair": Repair(buffers=buffers)})
+    strategy = server.build_strategy(scenario, lambda _: None, None)
+    assert any("running_mean" in name for name in strategy._unified_buffers) is averaged
