@@ -32,6 +32,9 @@ VARIANTS = {
     "no attack": ["attack.name=none", "defense.name=none"],
     "no attack, dhbe": ["attack.name=none"],
     "no attack, deep-sanitizer": ["attack.name=none", "defense.name=deep-sanitizer"],
+    "a quarter poisoned": ["attack.poison-rate=0.25"],
+    "half poisoned": ["attack.poison-rate=0.5"],
+    "half poisoned, updates sent twice": ["attack.poison-rate=0.5", "attack.boost=2"],
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
     "deep-sanitizer": ["defense.name=deep-sanitizer"],
@@ -93,10 +96,14 @@ def table(results: Results) -> str:
         "| run | accuracy | ASR | robust accuracy | training | repair, share of a round |",
         "|" + "---|" * 6,
     ]
-    rows = [row(variant, runs) for variant, runs in results.items()]
-    if "undefended" not in results:
-        # Where clients go on from the aggregate, it is what an undefended run would have.
-        rows.append(row("before the repair", next(iter(results.values())), "_before"))
+    rows = []
+    for variant, runs in results.items():
+        rows.append(row(variant, runs))
+        rates = [run["last_three_rounds"] for run in runs]
+        repaired = any(rate["accuracy"] != rate["accuracy_before"] for rate in rates)
+        if "undefended" not in results and repaired:
+            # Where clients go on from the aggregate, it is what an undefended run would have.
+            rows.append(row("– before the repair", runs, "_before"))
     return "\n".join([*head, *rows])
 
 
