@@ -100,7 +100,9 @@ def table(results: Results) -> str:
     for variant, runs in results.items():
         rows.append(row(variant, runs))
         rates = [run["last_three_rounds"] for run in runs]
-        repaired = any(rate["accuracy"] != rate["accuracy_before"] for rate in rates)
+        repaired = any(
+            rate["accuracy"] != rate.get("accuracy_before", rate["accuracy"]) for rate in rates
+        )
         if "undefended" not in results and repaired:
             # Where clients go on from the aggregate, it is what an undefended run would have.
             rows.append(row("– before the repair", runs, "_before"))
