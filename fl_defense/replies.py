@@ -11,9 +11,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord
 from numpy.typing import NDArray
 
 from fl_defense.records import Rejection
@@ -60,7 +61,7 @@ class ReplyCheck:
         replies: Iterable[Message],
         reference: ArrayRecord,
         weighted_by_key: str,
-        asked: Mapping[str, int] | None = None,
+        asked: Mapping[str, int] = MappingProxyType({}),
     ) -> CheckedReplies:
         """Separate replies that can be aggregated from those that must not be.
 
@@ -69,16 +70,13 @@ class ReplyCheck:
             reference: the arrays that were sent out; a reply must have their names, in their order,
                 their shapes and dtypes.
             weighted_by_key: metric that weighs a reply, usually "num-examples".
-            asked: node by the id of the message that it was sent: when a node is gone, the
-                SuperLink answers in its place, with an error and its own node id.
+            asked: what `nodes_by_message` says of the messages that were sent.
         """
         replies = list(replies)
         failed = [
             replace(
                 rejection(reply, reply.error.reason or "error without a reason"),
-                node=(asked or {}).get(
-                    reply.metadata.reply_to_message_id, reply.metadata.src_node_id
-                ),
+                node=node_of(reply, asked),
             )
             for reply in replies
             if reply.has_error()
@@ -134,6 +132,22 @@ class ReplyCheck:
             f"{weighted_by_key} {weight:g} is above the cap of {cap:g}" if weight > cap else None
             for weight in weights
         ]
+
+
+def nodes_by_message(sent: Iterable[Metadata]) -> dict[str, int]:
+    """Return the node that each message went to, by the message's id.
+
+    A message has its id only after it has been sent; a grid in one process gives none.
+    """
+    return {each.message_id: each.dst_node_id for each in sent if each.message_id}
+
+
+def node_of(reply: Message, asked: Mapping[str, int]) -> int:
+    """Return the node that a reply stands for.
+
+    When a node is gone, the SuperLink answers in its place, with an error and its own node id.
+    """
+    return asked.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
 
 
 def rejection(reply: Message, reason: str) -> Rejection:

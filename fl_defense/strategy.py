@@ -18,7 +18,7 @@ from fl_defense.gate import DoNoHarmGate
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.records import Rejection, RoundDraft, RoundOutcome
 from fl_defense.repairer import OnFailure, Repairer
-from fl_defense.replies import CheckedReplies, ReplyCheck
+from fl_defense.replies import CheckedReplies, ReplyCheck, nodes_by_message
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.schedule import Schedule
 
@@ -145,8 +145,7 @@ class SanitizingStrategy(Strategy):
         # Materialised once: several strategies empty the records that they aggregate.
         replies = list(replies)
         train_seconds = time.perf_counter() - self._sent_at
-        # A message has its id only after it has been sent.
-        asked = {sent.message_id: sent.dst_node_id for sent in self._asked if sent.message_id}
+        asked = nodes_by_message(self._asked)
         checked = self.reply_check.sort(replies, carried.arrays, self._weighted_by_key, asked)
         failures = [*checked.failed, *self._silent(replies, checked.failed)]
         for lost in (*checked.rejected, *failures):

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from fl_defense.batchnorm import before_each_batchnorm
 from fl_defense.model_spec import ModelSpec
 
 CHUNK = 256
@@ -89,51 +90,64 @@ def draw_familiar(
     device = next(model.parameters()).device
     # Not all candidates at once: of large images they would fill the memory.
     most = max(CHUNK, VALUES_AT_ONCE // math.prod(spec.input_shape))
-    left, kept = num * candidates_per_image, torch.empty(0, *spec.input_shape, device=device)
+    kept, distances = (
+        torch.empty(0, *spec.input_shape, device=device),
+        torch.empty(0, device=device),
+    )
+    left = num * candidates_per_image
     while left > 0:
         drawn = surrogate.draw(min(left, most), spec.input_shape)
         left -= len(drawn)
-        kept = torch.cat([kept, spec.pixels.normalize(drawn.to(device))])
+        drawn = spec.pixels.normalize(drawn.to(device))
+        kept = torch.cat([kept, drawn])
         if candidates_per_image > 1:
-            kept = most_familiar(model, kept, min(num, len(kept)))
+            distances = torch.cat([distances, unfamiliarity(model, drawn)])
+            nearest = distances.argsort(stable=True)[:num]
+            kept, distances = kept[nearest], distances[nearest]
     return kept
 
 
 @torch.no_grad()
 def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
-    """Return the `num` inputs whose features are nearest to what BatchNorm remembers of training.
-
-    The distance of an input is the squared difference between its channel means and the running
-    means, in units of the running variance, averaged over channels, summed over BatchNorm layers.
-    A model without BatchNorm remembers nothing: the first `num` are returned.
+    """Return the `num` inputs of least `unfamiliarity`, the earlier one of two that are alike.
 
     Args:
         model: in eval mode.
         inputs: (N, C, H, W), normalised, on the model's device.
         num: how many to keep, at most N.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    layers = [layer for layer in layers if layer.running_mean is not None]
-    if not layers:
-        return inputs[:num]
+    return inputs[unfamiliarity(model, inputs).argsort(stable=True)[:num]]
+
+
+@torch.no_grad()
+def unfamiliarity(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return how far each input's features are from what BatchNorm remembers of training, (N,).
+
+    The distance of an input is the squared difference between its channel means and the running
+    means, in units of the running variance, averaged over channels, summed over BatchNorm layers.
+    A model without BatchNorm remembers nothing: all are at distance 0.
+
+    Args:
+        model: in eval mode.
+        inputs: (N, C, H, W), normalised, on the model's device.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return torch.zeros(len(inputs), device=inputs.device)
     distances: list[Tensor] = []
 
-    def measure(layer: nn.Module, arguments: tuple[Tensor], _: Tensor) -> None:
-        assert isinstance(layer, nn.BatchNorm2d)
+    def measure(_: str, layer: nn.Module, arguments: tuple[Tensor]) -> None:
+        if not isinstance(layer, nn.BatchNorm2d):
+            return
         assert layer.running_mean is not None
         assert layer.running_var is not None
         difference = arguments[0].mean((2, 3)) - layer.running_mean
         distances[-1] += (difference.square() / (layer.running_var + layer.eps)).mean(1)
 
-    hooks = [layer.register_forward_hook(measure) for layer in layers]
-    try:
+    with before_each_batchnorm(model, measure):
         for batch in inputs.split(CHUNK):
             distances.append(torch.zeros(len(batch), device=inputs.device))
             model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return inputs[torch.cat(distances).argsort()[:num]]
+    return torch.cat(distances)
 
 
 @torch.no_grad()

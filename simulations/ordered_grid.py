@@ -9,6 +9,8 @@ from typing import Any
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from fl_defense.replies import node_of, nodes_by_message
+
 logger = logging.getLogger("flwr").getChild("fl_defense")
 
 SECONDS_PER_REMINDER = 15.0
@@ -57,16 +59,10 @@ class OrderedGrid(Grid):
             self._num_trainings += 1
             self.trained = [self._partition_of[m.metadata.dst_node_id] for m in training]
         replies = self._grid.send_and_receive(messages, timeout=timeout)
-        # Message ids are given when messages are sent; a grid in one process gives none.
-        asked = {sent.metadata.message_id: sent.metadata.dst_node_id for sent in messages}
-        asked.pop("", None)
+        asked = nodes_by_message(sent.metadata for sent in messages)
 
         def place(reply: Message) -> int:
-            partition = self.partition_of(reply.metadata.src_node_id)
-            if partition is None:
-                # For a client that is gone the SuperLink answers, with a node id of its own.
-                node = asked.get(reply.metadata.reply_to_message_id)
-                partition = None if node is None else self.partition_of(node)
+            partition = self.partition_of(node_of(reply, asked))
             return len(self._partition_of) if partition is None else partition
 
         return sorted(replies, key=place)

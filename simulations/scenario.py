@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from fl_defense.buffers import Buffers
 from fl_defense.model_spec import ModelSpec
 from fl_defense.pictures import PictureFolder
 from fl_defense.replies import ReplyCheck
@@ -78,7 +79,7 @@ class Repair(BaseModel):
     """If the defense fails: keep the aggregate, go back to the previous model, or stop."""
     broadcast: Literal["repaired", "aggregate"] = "repaired"
     """What clients train on; with aggregate, only the released model is the repaired one."""
-    buffers: Literal["auto", "mean", "inner"] = "auto"
+    buffers: Buffers = "auto"
     """Who averages BatchNorm's statistics: the defense's wrapper (mean), the aggregator (inner), or
     the wrapper for server optimisers, which take them for gradients, else the aggregator (auto)."""
     reply_check: Annotated[ReplyCheck, part(ReplyCheck)] = ReplyCheck()

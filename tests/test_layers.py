@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     {
-        "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.metrics",
+        "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.batchnorm", "fl_defense.metrics",
         "fl_defense.surrogates",
     },
     {

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fl_defense.model_spec import Pixels
+
 LARGEST_GRID = 8
 """Side from which a generator has to double its grid (DHBE's code starts from 5 to 8)."""
 
@@ -167,6 +169,24 @@ def raised(moved: Tensor) -> Tensor:
     """
     above = moved - moved.mean(dim=1, keepdim=True)
     return above.relu().square().mean()
+
+
+def add_patches(
+    inputs: Tensor, patches: Tensor, pixels: Pixels, *, shared: bool, clip: bool = True
+) -> Tensor:
+    """Add patches to normalised inputs (B, C, H, W) in [0, 1] pixel space.
+
+    Args:
+        inputs: normalised.
+        patches: (B, C, p, p).
+        pixels: normalisation of the inputs.
+        shared: one place for the whole batch, or one per image.
+        clip: cut pixels to [0, 1].
+    """
+    height, width = inputs.shape[2:]
+    images = pixels.denormalize(inputs)
+    images = images + place_patches(patches, (height, width), shared=shared)
+    return pixels.normalize(images.clamp(0, 1) if clip else images)
 
 
 def place_patches(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> Tensor:

@@ -30,17 +30,14 @@ Needs: unlabelled images, or none with scenes. Cost: 4 forward passes of a batch
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from fl_defense.batchnorm import correct_statistics
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import Scenes, Surrogate, class_balance, draw_familiar, in_chunks
@@ -49,8 +46,6 @@ FORWARDS_PER_STEP = 4
 """Teacher 1, student 1, backward through the student 2; in forward passes."""
 STATISTICS_IMAGES = 512
 """Images on which the student's BatchNorm statistics are fitted to its replaced weights."""
-TINY = 1e-5
-"""Added to variances that are divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,61 +228,6 @@ class BCU:
         index = torch.arange(num, device=images.device)[:, None, None, None]
         channel = torch.arange(channels, device=images.device)[None, :, None, None]
         return padded[index, channel, rows, columns[:, None, None, :]]
-
-
-@torch.no_grad()
-def correct_statistics(teacher: nn.Module, student: nn.Module, inputs: Tensor) -> None:
-    """Give the student's BatchNorm layers statistics that fit its weights, in place.
-
-    What real images would leave there is not known. A layer's input is taken to change from the
-    teacher to the student on real images as it does on these: its mean and variance per channel
-    are the teacher's, moved and scaled by what is seen here.
-
-    Args:
-        teacher: in eval mode.
-        student: in eval mode; the same network with other weights.
-        inputs: (N, C, H, W), normalised.
-    """
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-        others = [0, *range(2, features.ndim)]
-        return features.mean(others), features.var(others)
-
-    def note(name: str, arguments: tuple[Tensor]) -> None:
-        seen[name] = moments(arguments[0])
-
-    def correct(name: str, layer: nn.Module, arguments: tuple[Tensor]) -> None:
-        mean, variance = layer.running_mean, layer.running_var
-        assert isinstance(mean, Tensor)
-        assert isinstance(variance, Tensor)
-        (old_mean, old_variance), (new_mean, new_variance) = seen[name], moments(arguments[0])
-        scale = (new_variance + TINY) / (old_variance + TINY)
-        mean.copy_(new_mean + (mean - old_mean) * scale.sqrt())
-        variance.mul_(scale)
-
-    with _before_each_batchnorm(teacher, lambda name, _, arguments: note(name, arguments)):
-        teacher(inputs)
-    with _before_each_batchnorm(student, correct):
-        student(inputs)
-
-
-@contextmanager
-def _before_each_batchnorm(
-    model: nn.Module, act: Callable[[str, nn.Module, tuple[Tensor]], None]
-) -> Iterator[None]:
-    """Call `act(name, layer, arguments)` before each BatchNorm layer that keeps statistics."""
-    layers = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
-    hooks = [module.register_forward_pre_hook(partial(act, name)) for name, module in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def stages_by_map_size(

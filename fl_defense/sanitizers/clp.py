@@ -55,11 +55,7 @@ class CLP:
         Raises:
             ValueError: if no convolution is followed by a BatchNorm.
         """
-        if not convolutions_with_batchnorm(model, spec.input_shape):
-            raise ValueError(
-                "CLP measures convolutions followed by BatchNorm, got a network "
-                f"({type(model).__name__}) that has none; use another defense, for example dhbe"
-            )
+        _measurable(model, spec)
 
     @torch.no_grad()
     def sanitize(
@@ -72,9 +68,8 @@ class CLP:
         """
         del state
         model = copy.deepcopy(suspect)
-        self.check(model, spec)
         num_channels = num_pruned = 0
-        for convolution, batchnorm in convolutions_with_batchnorm(model, spec.input_shape):
+        for convolution, batchnorm in _measurable(model, spec):
             bounds = channel_lipschitz_bounds(convolution, batchnorm)
             outlying = bounds > bounds.mean() + self.threshold * bounds.std()
             batchnorm.weight[outlying] = 0
@@ -85,6 +80,17 @@ class CLP:
             model=model,
             details={"num_channels": float(num_channels), "num_pruned": float(num_pruned)},
         )
+
+
+def _measurable(model: nn.Module, spec: ModelSpec) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Return what `convolutions_with_batchnorm` finds; raise ValueError if that is nothing."""
+    pairs = convolutions_with_batchnorm(model, spec.input_shape)
+    if not pairs:
+        raise ValueError(
+            "CLP measures convolutions followed by BatchNorm, got a network "
+            f"({type(model).__name__}) that has none; use another defense, for example dhbe"
+        )
+    return pairs
 
 
 def convolutions_with_batchnorm(

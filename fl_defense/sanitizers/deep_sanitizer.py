@@ -44,8 +44,8 @@ from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
     Player,
+    add_patches,
     one_cycle,
-    place_patches,
     raised,
     searched_side,
 )
@@ -242,7 +242,7 @@ class _Game:
         self.settings, self.pixels = settings, spec.pixels
         self.features, self.head = features, head
         self.device = next(head.parameters()).device
-        channels, *self.size = spec.input_shape
+        channels = spec.input_shape[0]
         side = searched_side(settings.patch_size, spec.input_shape)
         generator = PatchGenerator(settings.latent_size, settings.generator_width, channels, side)
         self.patches = Player(generator, settings.generator_lr, self.device)
@@ -285,11 +285,9 @@ class _Game:
         """Return what patches do to the features of scenes."""
         chosen = self._draw(self.inputs)
         patches = self.patches.network.sample(len(chosen))
-        height, width = self.size
         shared = self.settings.patch_location == "shared"
-        images = self.pixels.denormalize(self.inputs[chosen])
-        images = images + place_patches(patches, (height, width), shared=shared)
-        moved: Tensor = self.features(self.pixels.normalize(images.clamp(0, 1)))
+        inputs = add_patches(self.inputs[chosen], patches, self.pixels, shared=shared)
+        moved: Tensor = self.features(inputs)
         return moved - self.clean[chosen]
 
     def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:

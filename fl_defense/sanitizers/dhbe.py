@@ -44,8 +44,8 @@ from fl_defense.sanitizers._generators import (
     ImageGenerator,
     PatchGenerator,
     Player,
+    add_patches,
     one_cycle,
-    place_patches,
     raised,
     searched_side,
 )
@@ -250,11 +250,10 @@ class _Game:
         self.settings, self.pixels, self.num_classes = settings, spec.pixels, spec.num_classes
         self.teacher, self.student = teacher, student
         self.device = next(student.parameters()).device
-        channels, *self.size = spec.input_shape
         side = searched_side(settings.patch_size, spec.input_shape)
         latent, width, lr = settings.latent_size, settings.generator_width, settings.generator_lr
         falls = _milestones(settings.iterations) if settings.lr_schedule == "step" else []
-        patches = PatchGenerator(latent, width, channels, side)
+        patches = PatchGenerator(latent, width, spec.input_shape[0], side)
         self.patches = Player(patches, lr, self.device, falls)
         self.images: Player[ImageGenerator] | None = None
         if settings.scene_share < 1:
@@ -336,13 +335,9 @@ class _Game:
         return torch.cat(inputs), answers
 
     def _patch(self, inputs: Tensor) -> Tensor:
-        """Add patches to normalised inputs, in [0, 1] pixel space."""
-        height, width = self.size
-        shared = self.settings.patch_location == "shared"
+        shared, clip = self.settings.patch_location == "shared", self.settings.clip_pixels
         patches = self.patches.network.sample(len(inputs))
-        images = self.pixels.denormalize(inputs)
-        images = images + place_patches(patches, (height, width), shared=shared)
-        return self.pixels.normalize(images.clamp(0, 1) if self.settings.clip_pixels else images)
+        return add_patches(inputs, patches, self.pixels, shared=shared, clip=clip)
 
 
 def total_variation(inputs: Tensor) -> Tensor:
