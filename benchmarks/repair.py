@@ -49,6 +49,7 @@ from fl_defense.sanitizers import (
 SANITIZERS: dict[str, Sanitizer] = {
     "none": NoDefense(),
     "dhbe": DHBE.per_round(),
+    "dhbe-thorough": DHBE.thorough(),
     "dhbe-faithful": DHBE.faithful(),
     "deep-sanitizer": DeepSanitizer.per_round(),
     "deep-sanitizer-thorough": DeepSanitizer.thorough(),

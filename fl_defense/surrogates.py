@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fl_defense.batchnorm import before_each_batchnorm
 from fl_defense.model_spec import ModelSpec
@@ -21,6 +22,12 @@ CHUNK = 256
 """Images or features that are computed together where no gradient is needed."""
 VALUES_AT_ONCE = 2**25
 """Pixel values of images that are drawn together: 128 MiB."""
+MOVES = 10
+"""Gradient steps towards a class that has too few images."""
+MOVING_RATE = 0.05
+"""Learning rate of their Adam, in units of normalised pixels."""
+HALF_SURE = math.log(2)
+"""Cross-entropy below which a class has at least half the posterior."""
 MAX_SHAPES = 6
 """Most ellipses and rectangles in one scene."""
 MAX_STROKES = 4
@@ -105,6 +112,54 @@ def draw_familiar(
             nearest = distances.argsort(stable=True)[:num]
             kept, distances = kept[nearest], distances[nearest]
     return kept
+
+
+def draw_every_class(
+    surrogate: Surrogate, model: nn.Module, spec: ModelSpec, num: int, candidates_per_image: int
+) -> tuple[Tensor, Tensor]:
+    """Draw images that show the model each of its classes, be they few or none among the drawn.
+
+    Of the more familiar half of the candidates, `num` / K of each class are kept: the most familiar
+    of those that the model takes for it; and those that are likeliest to be taken for it, moved
+    down the gradient, in at most `MOVES` steps, until the model is half sure.
+
+    Args:
+        surrogate: where images come from.
+        model: in eval mode, not differentiated.
+        spec: of the model.
+        num: how many to keep of either kind, at most.
+        candidates_per_image: how many are drawn for each one.
+
+    Returns:
+        The images as they were drawn (at most `num`, none of a class that no candidate has), and
+        the moved ones (K times `num` / K); normalised, on the model's device.
+    """
+    per_class = max(1, num // spec.num_classes)
+    drawn = draw_familiar(surrogate, model, spec, 2 * num, max(1, candidates_per_image // 2))
+    logits = in_chunks(model, drawn)
+    of_class = functional.one_hot(logits.argmax(1), spec.num_classes).cumsum(0)
+    rank = of_class.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+    likeliest = logits.log_softmax(1).topk(min(per_class, len(drawn)), dim=0).indices.T
+    classes = torch.arange(spec.num_classes, device=drawn.device).repeat_interleave(
+        likeliest.shape[1]
+    )
+    start = drawn[likeliest.flatten()]
+    chunks = zip(start.split(CHUNK), classes.split(CHUNK), strict=True)
+    moved = [_move(model, spec, inputs, labels) for inputs, labels in chunks]
+    return drawn[rank <= per_class], torch.cat(moved)
+
+
+def _move(model: nn.Module, spec: ModelSpec, start: Tensor, classes: Tensor) -> Tensor:
+    low, high = (spec.pixels.normalize(torch.full_like(start[:1], end)) for end in (0.0, 1.0))
+    moved = start.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([moved], MOVING_RATE)
+    for _ in range(MOVES):
+        losses = functional.cross_entropy(model(moved), classes, reduction="none")
+        optimizer.zero_grad(set_to_none=True)
+        (losses * (losses.detach() > HALF_SURE)).sum().backward()
+        optimizer.step()
+        moved.data.clamp_(low, high)
+    return moved.detach()
 
 
 @torch.no_grad()

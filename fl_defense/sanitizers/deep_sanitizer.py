@@ -32,7 +32,6 @@ passes through the whole network, where the extractor and the head count half ea
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -50,15 +49,13 @@ from fl_defense.sanitizers._generators import (
     searched_side,
 )
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import CHUNK, Scenes, draw_familiar, in_chunks
+from fl_defense.surrogates import CHUNK, HALF_SURE, Scenes, draw_familiar, in_chunks
 
 HALVES_PER_DUMMY = 3
 """Extractor once, suspect's head before and after balancing."""
 HALVES_PER_STEP = 11
 """Extractor forward and back; head: search forward twice and back once, repair forward twice and
 back, for activations and weights, twice."""
-HALF_SURE = math.log(2)
-"""Cross-entropy below which a dummy has at least half the posterior of its class."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,17 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
      class leap, while a patch that hides part of an object merely lowers that object's class.
   6. The trigger generator starts afresh in each round; `warm_start` carries it and its optimiser
      on, which was measured to be worse: it stays with the patches of an earlier, immature model.
+`DHBE.thorough()` adds our search for triggers over the whole image:
+  7. Scenes are also changed as a whole, by noise, warps and stripes (`_distortions`), and the
+     student must answer as the teacher does without. The patch game does not find such triggers.
+  8. Such a trigger often acts on scenes as they are: the teacher takes most of them for the target.
+     The most familiar scenes of each class are kept instead of the most familiar of all, and beside
+     them others that gradient steps moved towards each class.
 What each deviation is worth is in docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: 6 forward passes of a batch per student
-step, 7 for generated images, and 4 per generator step; `details["forward_images"]` counts them.
+step, 7 for generated images, and 4 per generator step; with distortions 3 per distorted image and
+2 more of a batch. `details["forward_images"]` counts them.
 """
 
 import copy
@@ -40,6 +47,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers._distortions import FIRST_INPUTS, FIRST_STEPS, Distortions
 from fl_defense.sanitizers._generators import (
     ImageGenerator,
     PatchGenerator,
@@ -50,12 +58,23 @@ from fl_defense.sanitizers._generators import (
     searched_side,
 )
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import Scenes, class_balance, draw_familiar, in_chunks
+from fl_defense.surrogates import (
+    MOVES,
+    Scenes,
+    class_balance,
+    draw_every_class,
+    draw_familiar,
+    in_chunks,
+)
 
 FORWARDS_PER_STUDENT_STEP = 6
 """Student 2, backward through its two passes 4; in forward passes. Generated images: teacher 1."""
 FORWARDS_PER_GENERATOR_STEP = 4
 """Forward and activation-only backward of two passes."""
+FORWARDS_PER_DISTORTED = 3
+"""Forward and backward of one pass of the student."""
+FORWARDS_PER_SEARCH = 2
+"""Forward and activation-only backward of one pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +115,12 @@ class DHBE:
     """Scenes to draw batches from, if any are used."""
     scenes_per_kept: int = 4
     """Scenes made for each one kept; those most familiar to the teacher's BatchNorm are kept."""
+    scene_choice: Literal["familiar", "every-class"] = "familiar"
+    """Keep the most familiar of all scenes, or of each class, with as many that are moved to it."""
+    distorted_share: float = 0.0
+    """Images with noise, a warp or stripes all over, per image of a batch, in [0, 1]; 0: none."""
+    distortion_weight: float = 2.0
+    """Weight of ignoring these changes against answering like the teacher."""
     total_variation_weight: float = 1e-4
     """Weight of the image generator's smoothness (w2), for a batch of 256 3x32x32 images."""
     student_batchnorm: Literal["frozen", "train"] = "frozen"
@@ -120,9 +145,14 @@ class DHBE:
             _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
         for name in ("student_lr", "generator_lr"):
             _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name in ("weight_decay", "consistency_weight", "total_variation_weight"):
+        weights = ("consistency_weight", "distortion_weight", "total_variation_weight")
+        for name in ("weight_decay", *weights):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        _require(0 <= self.scene_share <= 1, "scene_share", "in [0, 1]", self.scene_share)
+        for name in ("scene_share", "distorted_share"):
+            _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+        if self.distorted_share > 0:
+            share = self.scene_share
+            _require(share > 0, "scene_share", "above 0 where scenes are distorted", share)
         size = self.patch_size
         _require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
 
@@ -130,6 +160,11 @@ class DHBE:
     def per_round(cls) -> Self:
         """Return the short run for a repair after every aggregation."""
         return cls()
+
+    @classmethod
+    def thorough(cls) -> Self:
+        """Return the run against patches and triggers over the whole image, for a release."""
+        return cls(scene_choice="every-class", distorted_share=0.5)
 
     @classmethod
     def faithful(cls) -> Self:
@@ -157,7 +192,11 @@ class DHBE:
     @classmethod
     def presets(cls) -> dict[str, Self]:
         """Return the presets by the name that a scenario gives."""
-        return {"per-round": cls.per_round(), "faithful": cls.faithful()}
+        return {
+            "per-round": cls.per_round(),
+            "thorough": cls.thorough(),
+            "faithful": cls.faithful(),
+        }
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse images that are too small.
@@ -181,29 +220,33 @@ class DHBE:
         game = _Game(self, spec, teacher, student, state)
         descent, schedule = self._optimizer(student)
 
-        fidelity = consistency = torch.zeros(())
+        fidelity = consistency = distortion = torch.zeros(())
         for _ in range(self.iterations):
             student.requires_grad_(True)
             for _ in range(self.student_steps):
                 fidelity, consistency = game.student_losses()
+                loss = fidelity + self.consistency_weight * consistency
+                if game.distortions is not None:
+                    distortion = game.distortion_loss(game.distortions)
+                    loss = loss + self.distortion_weight * distortion
                 descent.zero_grad(set_to_none=True)
-                (fidelity + self.consistency_weight * consistency).backward()
+                loss.backward()
                 descent.step()
                 schedule.step()
             student.requires_grad_(False)
+            if game.distortions is not None:
+                game.search_distortions(game.distortions, self.batch_size)
             if game.images is not None:
                 game.images.step(game.image_loss())
             game.patches.step(game.patch_loss())
 
         student.requires_grad_(True)
+        losses = {"fidelity": fidelity.item(), "consistency": consistency.item()}
+        if game.distortions is not None:
+            losses["distortion"] = distortion.item()
+        forwards = float(self._forward_images(spec.num_classes))
         return Sanitized(
-            model=student.eval(),
-            state=game.state(),
-            details={
-                "fidelity": fidelity.item(),
-                "consistency": consistency.item(),
-                "forward_images": float(self._forward_images()),
-            },
+            model=student.eval(), state=game.state(), details=losses | {"forward_images": forwards}
         )
 
     def _optimizer(
@@ -222,15 +265,21 @@ class DHBE:
             return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, _milestones(steps))
         return optimizer, one_cycle(optimizer, self.student_lr, steps)
 
-    def _forward_images(self) -> int:
+    def _forward_images(self, num_classes: int) -> int:
         """Number of images passed forward through the network; backward passes count likewise."""
         generated = self.batch_size - round(self.scene_share * self.batch_size)
         per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
         generators = 2 if generated else 1
-        per_iteration = self.student_steps * per_step
+        distorted = round(self.distorted_share * self.batch_size)
+        per_iteration = self.student_steps * (per_step + FORWARDS_PER_DISTORTED * distorted)
         per_iteration += generators * FORWARDS_PER_GENERATOR_STEP * self.batch_size
-        chosen = self.num_scenes * (self.scenes_per_kept + 1) if self.scene_share > 0 else 0
-        return chosen + self.iterations * per_iteration
+        before = self.num_scenes * (self.scenes_per_kept + 1) if self.scene_share > 0 else 0
+        if self.scene_choice == "every-class":
+            before += self.num_scenes * (3 * MOVES + 2)
+        if distorted:
+            per_iteration += FORWARDS_PER_SEARCH * self.batch_size
+            before += FORWARDS_PER_SEARCH * FIRST_STEPS * FIRST_INPUTS * num_classes
+        return before + self.iterations * per_iteration
 
 
 class _Game:
@@ -260,11 +309,15 @@ class _Game:
             images = ImageGenerator(latent, width, spec.input_shape)
             self.images = Player(images, lr, self.device, falls)
         if settings.scene_share > 0:
-            self._scenes = draw_familiar(
-                Scenes(), teacher, spec, settings.num_scenes, settings.scenes_per_kept
-            )
-            self._scene_answers = in_chunks(teacher, self._scenes)
-            self._scene_weights = class_balance(self._scene_answers)
+            drawn, moved = self._make_scenes(spec)
+            self._drawn = self._scenes = _Scenes(drawn, teacher)
+            if len(moved) > 0:
+                self._scenes = _Scenes(torch.cat([moved, drawn]), teacher)
+        self.distortions: Distortions | None = None
+        if settings.distorted_share > 0:
+            self.distortions = Distortions(spec, self.device)
+            for _ in range(FIRST_STEPS):
+                self.search_distortions(self.distortions, FIRST_INPUTS * spec.num_classes)
         if state is not None:
             self._load(state)
 
@@ -281,6 +334,24 @@ class _Game:
         logits = self.student(inputs)
         fidelity = (logits - answers).abs().mean()
         return fidelity, self._effect(self.student(patched) - logits.detach())
+
+    def distortion_loss(self, distortions: Distortions) -> Tensor:
+        """Return how far distortions raise the student's answers above the teacher's without them.
+
+        Not above the student's own, which the distortions could drive before them. Noise and
+        stripes are put on scenes as they were drawn: those moved by gradient steps fall back under
+        noise. Warps are put on all, for the sake of all classes.
+        """
+        num = round(self.settings.distorted_share * self.settings.batch_size)
+        drawn, drawn_answers = self._drawn.sample(num - num // 3)
+        any_, any_answers = self._scenes.sample(num // 3)
+        with torch.no_grad():
+            distorted = torch.cat([distortions.add_patterns(drawn), distortions.warp(any_)])
+        return self._effect(self.student(distorted) - torch.cat([drawn_answers, any_answers]))
+
+    def search_distortions(self, distortions: Distortions, num: int) -> None:
+        """Search for the stripes that move the student most, with `num` scenes."""
+        distortions.search(self.student, *self._scenes.sample(num))
 
     def image_loss(self) -> Tensor:
         """Return the image generator's: smooth images on which student and teacher differ."""
@@ -327,17 +398,39 @@ class _Game:
         num_scenes = round(settings.scene_share * settings.batch_size)
         inputs, answers = [], torch.empty(0, self.num_classes, device=self.device)
         if num_scenes > 0:
-            chosen = torch.multinomial(self._scene_weights, num_scenes, replacement=True)
-            inputs, answers = [self._scenes[chosen]], self._scene_answers[chosen]
+            scenes, answers = self._scenes.sample(num_scenes)
+            inputs.append(scenes)
         if self.images is not None:
             with torch.no_grad():
                 inputs.append(self.images.network.sample(settings.batch_size - num_scenes))
         return torch.cat(inputs), answers
 
+    def _make_scenes(self, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+        """Return scenes as they were drawn, and those that were moved towards classes."""
+        settings = self.settings
+        draw = Scenes(), self.teacher, spec, settings.num_scenes, settings.scenes_per_kept
+        if settings.scene_choice == "every-class":
+            return draw_every_class(*draw)
+        drawn = draw_familiar(*draw)
+        return drawn, drawn[:0]
+
     def _patch(self, inputs: Tensor) -> Tensor:
         shared, clip = self.settings.patch_location == "shared", self.settings.clip_pixels
         patches = self.patches.network.sample(len(inputs))
         return add_patches(inputs, patches, self.pixels, shared=shared, clip=clip)
+
+
+class _Scenes:
+    """Scenes with the teacher's answers, drawn so that its classes come equally often."""
+
+    def __init__(self, inputs: Tensor, teacher: nn.Module) -> None:
+        self.inputs, self.answers = inputs, in_chunks(teacher, inputs)
+        self._weights = class_balance(self.answers)
+
+    def sample(self, num: int) -> tuple[Tensor, Tensor]:
+        """Return `num` scenes and their answers."""
+        chosen = torch.multinomial(self._weights, num, replacement=True)
+        return self.inputs[chosen], self.answers[chosen]
 
 
 def total_variation(inputs: Tensor) -> Tensor:

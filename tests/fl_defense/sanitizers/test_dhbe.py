@@ -159,7 +159,7 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
     teacher = copy.deepcopy(backdoored.model).requires_grad_(False)
     settings = DHBE(num_scenes=2000, batch_size=5000)
     players = _Game(settings, backdoored.spec, teacher, copy.deepcopy(teacher), None)
-    seen = teacher(players._scenes).argmax(1).bincount()
+    seen = teacher(players._scenes.inputs).argmax(1).bincount()
     drawn = players._draw()[1].argmax(1).bincount()
     found = seen > 0
     assert found.sum() >= 5
