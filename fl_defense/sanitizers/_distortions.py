@@ -53,8 +53,9 @@ class Distortions:
         self.stripes.search(answer, self._images(inputs), answers)
 
     def add_patterns(self, inputs: Tensor) -> Tensor:
-        """Return inputs of which the first half has stripes and the other noise."""
-        striped, noisy = self._images(inputs).tensor_split(2)
+        """Return inputs of which the first two thirds have stripes and the others noise."""
+        images = self._images(inputs)
+        striped, noisy = images.tensor_split([len(images) - len(images) // 3])
         return self.pixels.normalize(torch.cat([self.stripes.add_to(striped), blend_noise(noisy)]))
 
     def warp(self, inputs: Tensor) -> Tensor:

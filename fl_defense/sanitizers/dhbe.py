@@ -40,6 +40,7 @@ step, 7 for generated images, and 4 per generator step; with distortions 3 per d
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -119,7 +120,7 @@ class DHBE:
     """Keep the most familiar of all scenes, or of each class, with as many that are moved to it."""
     distorted_share: float = 0.0
     """Images with noise, a warp or stripes all over, per image of a batch, in [0, 1]; 0: none."""
-    distortion_weight: float = 2.0
+    distortion_weight: float = 1.0
     """Weight of ignoring these changes against answering like the teacher."""
     total_variation_weight: float = 1e-4
     """Weight of the image generator's smoothness (w2), for a batch of 256 3x32x32 images."""
@@ -164,7 +165,7 @@ class DHBE:
     @classmethod
     def thorough(cls) -> Self:
         """Return the run against patches and triggers over the whole image, for a release."""
-        return cls(scene_choice="every-class", distorted_share=0.5)
+        return cls(iterations=200, scene_choice="every-class", distorted_share=0.65)
 
     @classmethod
     def faithful(cls) -> Self:
@@ -224,13 +225,10 @@ class DHBE:
         for _ in range(self.iterations):
             student.requires_grad_(True)
             for _ in range(self.student_steps):
-                fidelity, consistency = game.student_losses()
-                loss = fidelity + self.consistency_weight * consistency
-                if game.distortions is not None:
-                    distortion = game.distortion_loss(game.distortions)
-                    loss = loss + self.distortion_weight * distortion
+                fidelity, consistency, distortion = game.student_losses()
                 descent.zero_grad(set_to_none=True)
-                loss.backward()
+                loss = fidelity + self.consistency_weight * consistency
+                (loss + self.distortion_weight * distortion).backward()
                 descent.step()
                 schedule.step()
             student.requires_grad_(False)
@@ -309,10 +307,7 @@ class _Game:
             images = ImageGenerator(latent, width, spec.input_shape)
             self.images = Player(images, lr, self.device, falls)
         if settings.scene_share > 0:
-            drawn, moved = self._make_scenes(spec)
-            self._drawn = self._scenes = _Scenes(drawn, teacher)
-            if len(moved) > 0:
-                self._scenes = _Scenes(torch.cat([moved, drawn]), teacher)
+            self._scenes = [_Scenes(inputs, teacher) for inputs in self._make_scenes(spec)]
         self.distortions: Distortions | None = None
         if settings.distorted_share > 0:
             self.distortions = Distortions(spec, self.device)
@@ -321,37 +316,27 @@ class _Game:
         if state is not None:
             self._load(state)
 
-    def student_losses(self) -> tuple[Tensor, Tensor]:
-        """Return how far the student is from the teacher, and from ignoring the patch.
+    def student_losses(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return how far the student is from the teacher, and from ignoring patch and distortions.
 
-        The target under the patch is the student's own answer without it, held fixed.
+        The target under both is the student's own answer without them, held fixed.
         """
         with torch.no_grad():
             inputs, answers = self._draw()
-            patched = self._patch(inputs)
+            changed = self._patch(inputs)
             if len(answers) < len(inputs):
                 answers = torch.cat([answers, self.teacher(inputs[len(answers) :])])
+            distorted, plain = self._distort(inputs)
         logits = self.student(inputs)
-        fidelity = (logits - answers).abs().mean()
-        return fidelity, self._effect(self.student(patched) - logits.detach())
-
-    def distortion_loss(self, distortions: Distortions) -> Tensor:
-        """Return how far distortions raise the student's answers above the teacher's without them.
-
-        Not above the student's own, which the distortions could drive before them. Noise and
-        stripes are put on scenes as they were drawn: those moved by gradient steps fall back under
-        noise. Warps are put on all, for the sake of all classes.
-        """
-        num = round(self.settings.distorted_share * self.settings.batch_size)
-        drawn, drawn_answers = self._drawn.sample(num - num // 3)
-        any_, any_answers = self._scenes.sample(num // 3)
-        with torch.no_grad():
-            distorted = torch.cat([distortions.add_patterns(drawn), distortions.warp(any_)])
-        return self._effect(self.student(distorted) - torch.cat([drawn_answers, any_answers]))
+        held = logits.detach()
+        moved = self.student(torch.cat([changed, distorted])) - torch.cat([held, held[plain]])
+        num = len(inputs)
+        distortion = self._effect(moved[num:]) if len(plain) > 0 else torch.zeros(())
+        return (logits - answers).abs().mean(), self._effect(moved[:num]), distortion
 
     def search_distortions(self, distortions: Distortions, num: int) -> None:
         """Search for the stripes that move the student most, with `num` scenes."""
-        distortions.search(self.student, *self._scenes.sample(num))
+        distortions.search(self.student, *self._sample(num))
 
     def image_loss(self) -> Tensor:
         """Return the image generator's: smooth images on which student and teacher differ."""
@@ -398,21 +383,43 @@ class _Game:
         num_scenes = round(settings.scene_share * settings.batch_size)
         inputs, answers = [], torch.empty(0, self.num_classes, device=self.device)
         if num_scenes > 0:
-            scenes, answers = self._scenes.sample(num_scenes)
+            scenes, answers = self._sample(num_scenes)
             inputs.append(scenes)
         if self.images is not None:
             with torch.no_grad():
                 inputs.append(self.images.network.sample(settings.batch_size - num_scenes))
         return torch.cat(inputs), answers
 
-    def _make_scenes(self, spec: ModelSpec) -> tuple[Tensor, Tensor]:
-        """Return scenes as they were drawn, and those that were moved towards classes."""
+    def _make_scenes(self, spec: ModelSpec) -> Sequence[Tensor]:
+        """Return sets of scenes: if every class is wanted, those moved to classes come first."""
         settings = self.settings
         draw = Scenes(), self.teacher, spec, settings.num_scenes, settings.scenes_per_kept
         if settings.scene_choice == "every-class":
-            return draw_every_class(*draw)
-        drawn = draw_familiar(*draw)
-        return drawn, drawn[:0]
+            drawn, moved = draw_every_class(*draw)
+            return moved, drawn
+        return (draw_familiar(*draw),)
+
+    def _sample(self, num: int) -> tuple[Tensor, Tensor]:
+        """Return `num` scenes and the teacher's answers, as many of each set."""
+        shares = torch.arange(num).tensor_split(len(self._scenes))
+        drawn = [scenes.sample(len(n)) for scenes, n in zip(self._scenes, shares, strict=True)]
+        return torch.cat([inputs for inputs, _ in drawn]), torch.cat([a for _, a in drawn])
+
+    def _distort(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return distorted inputs, and which ones of `inputs` they are, (N,).
+
+        Patterns are put on the last ones, scenes as they were drawn: those moved by gradient steps
+        fall back under noise. Warps are put on the first ones, which show every class.
+        """
+        num = round(self.settings.distorted_share * len(inputs))
+        num_warped = num // 4
+        of = torch.arange(len(inputs), device=inputs.device)
+        if self.distortions is None:
+            return inputs[:0], of[:0]
+        warped, patterned = of[:num_warped], of[len(of) - (num - num_warped) :]
+        distorted = [self.distortions.warp(inputs[warped])]
+        distorted.append(self.distortions.add_patterns(inputs[patterned]))
+        return torch.cat(distorted), torch.cat([warped, patterned])
 
     def _patch(self, inputs: Tensor) -> Tensor:
         shared, clip = self.settings.patch_location == "shared", self.settings.clip_pixels

@@ -5,7 +5,9 @@ from torch import nn
 from fl_defense.model_spec import ModelSpec
 from fl_defense.surrogates import (
     CHUNK,
+    Scenes,
     class_balance,
+    draw_every_class,
     draw_familiar,
     in_chunks,
     most_familiar,
@@ -91,3 +93,23 @@ def test_balanced_draws_take_every_class_equally_often() -> None:
     weights = class_balance(logits)
     shares = torch.zeros(4).index_add(0, logits.argmax(1), weights) / weights.sum()
     torch.testing.assert_close(shares, torch.tensor([1 / 3, 1 / 3, 0, 1 / 3]))
+
+
+def test_every_class_has_scenes_even_those_that_no_scene_shows(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    """A network that takes nearly all scenes for one class: the others get theirs by moving."""
+    torch.manual_seed(0)
+    model = tiny_model.eval().requires_grad_(False)
+    drawn, moved = draw_every_class(Scenes(), model, tiny_spec, 40, 4)
+    num_classes = tiny_spec.num_classes
+    per_class = 40 // num_classes
+    assert model(drawn).argmax(1).bincount().max() <= per_class
+    assert len(moved) == num_classes * per_class
+    wanted = torch.arange(num_classes).repeat_interleave(per_class)
+    sure = model(moved).softmax(1).gather(1, wanted[:, None])
+    before = in_chunks(model, draw_familiar(Scenes(), model, tiny_spec, 40, 4)).softmax(1)
+    assert sure.mean() > before.mean(0).min()
+    images = tiny_spec.pixels.denormalize(moved)
+    assert images.min() > -1e-5
+    assert images.max() < 1 + 1e-5

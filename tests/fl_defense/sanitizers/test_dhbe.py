@@ -95,7 +95,7 @@ def test_clipped_patches_leave_legal_pixels() -> None:
 
 def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients() -> None:
     players = game(DHBE(num_scenes=8, patch_size=3))
-    fidelity, consistency = players.student_losses()
+    fidelity, consistency, _ = players.student_losses()
     assert fidelity.item() == 0
     (fidelity + consistency).backward()
     assert all(parameter.grad is None for parameter in players.teacher.parameters())
@@ -107,7 +107,7 @@ def test_losses_are_mean_absolute_differences_of_logits() -> None:
     players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3, consistency="absolute"))
     with torch.no_grad():
         players.student[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
-        fidelity, consistency = players.student_losses()
+        fidelity, consistency, _ = players.student_losses()
         torch.manual_seed(3)
         loss = players.patch_loss()
         torch.manual_seed(3)
@@ -159,7 +159,7 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
     teacher = copy.deepcopy(backdoored.model).requires_grad_(False)
     settings = DHBE(num_scenes=2000, batch_size=5000)
     players = _Game(settings, backdoored.spec, teacher, copy.deepcopy(teacher), None)
-    seen = teacher(players._scenes.inputs).argmax(1).bincount()
+    seen = teacher(players._scenes[0].inputs).argmax(1).bincount()
     drawn = players._draw()[1].argmax(1).bincount()
     found = seen > 0
     assert found.sum() >= 5
@@ -175,15 +175,17 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
         DHBE(iterations=2, batch_size=8, num_scenes=20, scene_share=0.5, patch_size=4),
         DHBE(iterations=2, batch_size=8, num_scenes=20, patch_size=12),
         DHBE(**{**vars(DHBE.faithful()), "iterations": 2, "batch_size": 8, "generator_width": 4}),
+        DHBE(**{**vars(DHBE.thorough()), "iterations": 2, "batch_size": 8, "num_scenes": 20}),
     ],
-    ids=["scenes", "both", "whole image", "faithful"],
+    ids=["scenes", "both", "whole image", "faithful", "thorough"],
 )
 @pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 16)])
 def test_runs_on_any_image_shape(settings: DHBE, shape: tuple[int, int, int]) -> None:
     spec = spec_of(shape)
     torch.manual_seed(0)
     result = apply_sanitizer(settings, spec.build(), spec)
-    assert set(result.details) == {"fidelity", "consistency", "forward_images"}
+    expected = {"fidelity", "consistency", "forward_images"}
+    assert set(result.details) == expected | ({"distortion"} if settings.distorted_share else set())
 
 
 def test_frozen_batchnorm_keeps_its_statistics_and_train_mode_moves_them(
@@ -223,6 +225,8 @@ def test_state_survives_pickling(tiny_model: nn.Module, tiny_spec: ModelSpec) ->
         ({"scene_share": 1.5}, r"scene_share must be in \[0, 1\], got 1.5"),
         ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
         ({"consistency_weight": -1.0}, "consistency_weight must be at least 0"),
+        ({"distorted_share": -0.1}, r"distorted_share must be in \[0, 1\], got -0.1"),
+        ({"distorted_share": 0.5, "scene_share": 0.0}, "scene_share must be above 0 where scenes"),
     ],
 )
 def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -300,3 +304,32 @@ def test_without_the_patch_game_nothing_happens(backdoored: Backdoored) -> None:
     with pytest.warns(NoEffectWarning):
         repaired = apply_sanitizer(control, backdoored.model, backdoored.spec, seed=0)
     assert backdoored.measure(repaired.deployed(backdoored.spec))[1] > 0.95
+
+
+def test_noise_and_stripes_spare_the_scenes_that_were_moved_to_a_class() -> None:
+    settings = DHBE(
+        num_scenes=30, patch_size=3, batch_size=12, distorted_share=0.5, scene_choice="every-class"
+    )
+    players = game(settings)
+    inputs, answers = players._draw()
+    distorted, of = players._distort(inputs)
+    assert of.tolist() == [0, 7, 8, 9, 10, 11]
+    assert ((distorted - inputs[of]).abs().amax((1, 2, 3)) > 1e-3).all()
+    moved, drawn = (
+        {tuple(image.flatten().tolist()) for image in scenes.inputs} for scenes in players._scenes
+    )
+    rows = [tuple(image.flatten().tolist()) for image in inputs]
+    assert all(row in moved for row in rows[:6])
+    assert all(row in drawn for row in rows[6:])
+    torch.testing.assert_close(answers, players.teacher(inputs))
+
+
+def test_what_distortions_raise_is_a_loss_and_without_them_there_is_none() -> None:
+    with_them = game(DHBE(num_scenes=30, patch_size=3, distorted_share=1.0))
+    without = game(DHBE(num_scenes=30, patch_size=3))
+    assert with_them.student_losses()[2] > 0
+    assert without.student_losses()[2] == 0
+    with torch.no_grad():
+        for parameter in with_them.student.parameters():
+            parameter.zero_()
+    assert with_them.student_losses()[2] == 0
