@@ -17,10 +17,18 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
-FEDERATIONS = ("quickstart", "fashion_mnist_badnets", "fashion_mnist_noniid")
+FEDERATIONS = (
+    "quickstart",
+    "fashion_mnist_badnets",
+    "fashion_mnist_blended",
+    "fashion_mnist_noniid",
+)
+ATTACKS = ("patch", "blended", "sinusoid", "warped")
+"""Triggers over which a defense's effectiveness is averaged."""
 NEEDS = {
     "none": "–",
     "dhbe": "nothing",
+    "dhbe-thorough": "nothing",
     "deep-sanitizer": "nothing; a network that can be cut in two",
     "clp": "nothing; BatchNorm",
     "bcu": "nothing (procedural scenes)",
@@ -43,6 +51,7 @@ def main() -> None:
         HEAD,
         *(federation(name) for name in FEDERATIONS),
         comparison(),
+        effectiveness(),
         repairs(),
         inspections(),
         memory(),
@@ -174,6 +183,34 @@ def cell(rows: list[dict[str, Any]], data: str, name: str, trigger: str) -> str:
     return " / ".join(
         f"{fmean(rates[rate] for rates in found):.3f}" for rate in ("accuracy", "asr", "ra")
     )
+
+
+def effectiveness() -> str:
+    """Return the section of the defense effectiveness rate, per data set and over all."""
+    rows = [row for row in load("repair") or [] if row["sanitizer"] in NEEDS]
+    lines = ["| defense | data | " + " | ".join(ATTACKS) + " | mean |"]
+    lines.append("|" + "---|" * (3 + len(ATTACKS)))
+    for name in dict.fromkeys(row["sanitizer"] for row in rows):
+        for data in dict.fromkeys(row["data"] for row in rows):
+            asked = {"sanitizer": name, "data": data}
+            mine = [row for row in rows if asked.items() <= row.items()]
+            rates = [
+                [row["der"] for row in mine if row["trigger"] == trigger] for trigger in ATTACKS
+            ]
+            if all(rates):
+                means = [fmean(rate) for rate in rates]
+                cells = [*means, fmean(means)]
+                lines.append(f"| {name} | {data} | {' | '.join(f'{c:.3f}' for c in cells)} |")
+    if len(lines) == 2:
+        return ""
+    table = "\n".join(lines)
+    return f"""## Defense effectiveness over four triggers
+
+DER = (max(0, fall of ASR) - max(0, fall of accuracy) + 1) / 2: 0.5 for doing nothing, 1 for a
+removed backdoor at no cost. Data sets on which a defense was measured with all four triggers.
+
+{table}
+"""
 
 
 def repairs() -> str:
