@@ -323,16 +323,17 @@ class _Game:
         """
         with torch.no_grad():
             inputs, answers = self._draw()
-            changed = self._patch(inputs)
+            patched = self._patch(inputs)
+            distorted, undistorted = self._distort(inputs[: len(answers)])
             if len(answers) < len(inputs):
                 answers = torch.cat([answers, self.teacher(inputs[len(answers) :])])
-            distorted, plain = self._distort(inputs)
         logits = self.student(inputs)
         held = logits.detach()
-        moved = self.student(torch.cat([changed, distorted])) - torch.cat([held, held[plain]])
-        num = len(inputs)
-        distortion = self._effect(moved[num:]) if len(plain) > 0 else torch.zeros(())
-        return (logits - answers).abs().mean(), self._effect(moved[:num]), distortion
+        changed, unchanged = torch.cat([patched, distorted]), torch.cat([held, held[undistorted]])
+        moved = self.student(changed) - unchanged
+        by_patch, by_distortion = moved[: len(patched)], moved[len(patched) :]
+        distortion = self._effect(by_distortion) if len(distorted) > 0 else torch.zeros(())
+        return (logits - answers).abs().mean(), self._effect(by_patch), distortion
 
     def search_distortions(self, distortions: Distortions, num: int) -> None:
         """Search for the stripes that move the student most, with `num` scenes."""
@@ -402,23 +403,24 @@ class _Game:
     def _sample(self, num: int) -> tuple[Tensor, Tensor]:
         """Return `num` scenes and the teacher's answers, as many of each set."""
         shares = torch.arange(num).tensor_split(len(self._scenes))
-        drawn = [scenes.sample(len(n)) for scenes, n in zip(self._scenes, shares, strict=True)]
+        parts = zip(self._scenes, shares, strict=True)
+        drawn = [scenes.sample(len(share)) for scenes, share in parts if len(share) > 0]
         return torch.cat([inputs for inputs, _ in drawn]), torch.cat([a for _, a in drawn])
 
-    def _distort(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return distorted inputs, and which ones of `inputs` they are, (N,).
+    def _distort(self, scenes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return distorted scenes, and which of `scenes` they are, (N,).
 
         Patterns are put on the last ones, scenes as they were drawn: those moved by gradient steps
         fall back under noise. Warps are put on the first ones, which show every class.
         """
-        num = round(self.settings.distorted_share * len(inputs))
+        of = torch.arange(len(scenes), device=self.device)
+        num = round(self.settings.distorted_share * len(scenes))
+        if self.distortions is None or num == 0:
+            return scenes[:0], of[:0]
         num_warped = num // 4
-        of = torch.arange(len(inputs), device=inputs.device)
-        if self.distortions is None:
-            return inputs[:0], of[:0]
         warped, patterned = of[:num_warped], of[len(of) - (num - num_warped) :]
-        distorted = [self.distortions.warp(inputs[warped])]
-        distorted.append(self.distortions.add_patterns(inputs[patterned]))
+        distorted = [self.distortions.warp(scenes[warped])] if num_warped > 0 else []
+        distorted.append(self.distortions.add_patterns(scenes[patterned]))
         return torch.cat(distorted), torch.cat([warped, patterned])
 
     def _patch(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 from dataclasses import replace
 from functools import partial
@@ -333,3 +334,16 @@ def test_what_distortions_raise_is_a_loss_and_without_them_there_is_none() -> No
         for parameter in with_them.student.parameters():
             parameter.zero_()
     assert with_them.student_losses()[2] == 0
+
+
+@pytest.mark.parametrize(("batch_size", "scene_share"), [(2, 1.0), (2, 0.5), (3, 0.3), (9, 0.5)])
+def test_distortions_take_any_batch(batch_size: int, scene_share: float) -> None:
+    settings = DHBE(
+        iterations=2, batch_size=batch_size, num_scenes=30, patch_size=3, scene_share=scene_share,
+        scene_choice="every-class", distorted_share=0.65,
+    )  # fmt: skip
+    spec = spec_of((1, 12, 12))
+    torch.manual_seed(0)
+    details = apply_sanitizer(settings, spec.build(), spec).details
+    assert math.isfinite(details["fidelity"])
+    assert math.isfinite(details["distortion"])
