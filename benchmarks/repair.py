@@ -49,7 +49,7 @@ from fl_defense.sanitizers import (
 SANITIZERS: dict[str, Sanitizer] = {
     "none": NoDefense(),
     "dhbe": DHBE.per_round(),
-    "dhbe-thorough": DHBE.thorough(),
+    "dhbe-whole-image": DHBE.whole_image(),
     "dhbe-faithful": DHBE.faithful(),
     "deep-sanitizer": DeepSanitizer.per_round(),
     "deep-sanitizer-thorough": DeepSanitizer.thorough(),
@@ -72,10 +72,10 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, weight 0.5": DHBE(consistency_weight=0.5),
     "dhbe, weight 2": DHBE(consistency_weight=2.0),
     "dhbe, absolute effect, weight 1": DHBE(consistency="absolute", consistency_weight=1.0),
-    "dhbe-thorough, no distortions": replace(DHBE.thorough(), distorted_share=0.0),
-    "dhbe-thorough, familiar scenes": replace(DHBE.thorough(), scene_choice="familiar"),
-    "dhbe-thorough, weight 0.5": replace(DHBE.thorough(), distortion_weight=0.5),
-    "dhbe-thorough, weight 2": replace(DHBE.thorough(), distortion_weight=2.0),
+    "dhbe-whole-image, no distortions": replace(DHBE.whole_image(), distorted_share=0.0),
+    "dhbe-whole-image, familiar scenes": replace(DHBE.whole_image(), scene_choice="familiar"),
+    "dhbe-whole-image, weight 0.5": replace(DHBE.whole_image(), distortion_weight=0.5),
+    "dhbe-whole-image, weight 2": replace(DHBE.whole_image(), distortion_weight=2.0),
 }
 """DHBE with one lever moved, for the sweep behind docs/methods.md."""
 SMALL: dict[str, Any] = {

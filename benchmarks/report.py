@@ -28,7 +28,7 @@ ATTACKS = ("patch", "blended", "sinusoid", "warped")
 NEEDS = {
     "none": "–",
     "dhbe": "nothing",
-    "dhbe-thorough": "nothing",
+    "dhbe-whole-image": "nothing",
     "deep-sanitizer": "nothing; a network that can be cut in two",
     "clp": "nothing; BatchNorm",
     "bcu": "nothing (procedural scenes)",

@@ -119,20 +119,20 @@ def draw_every_class(
 ) -> tuple[Tensor, Tensor]:
     """Draw images that show the model each of its classes, be they few or none among the drawn.
 
-    Of the more familiar half of the candidates, `num` / K of each class are kept: the most familiar
-    of those that the model takes for it; and those that are likeliest to be taken for it, moved
-    down the gradient, in at most `MOVES` steps, until the model is half sure.
+    Of the `2 num` most familiar candidates, `num` / K of each class are kept, at least one: the
+    most familiar of those that the model takes for it; and those that are likeliest to be taken for
+    it, moved by at most `MOVES` gradient steps, as long as the model is less than half sure.
 
     Args:
         surrogate: where images come from.
-        model: in eval mode, not differentiated.
+        model: in eval mode.
         spec: of the model.
-        num: how many to keep of either kind, at most.
-        candidates_per_image: how many are drawn for each one.
+        num: how many to keep of either kind, about.
+        candidates_per_image: how many are drawn for each one, at least 2.
 
     Returns:
-        The images as they were drawn (at most `num`, none of a class that no candidate has), and
-        the moved ones (K times `num` / K); normalised, on the model's device.
+        The images as they were drawn, none of a class that no candidate has, and the moved ones, as
+        many of each class; normalised, on the model's device.
     """
     per_class = max(1, num // spec.num_classes)
     drawn = draw_familiar(surrogate, model, spec, 2 * num, max(1, candidates_per_image // 2))
@@ -155,8 +155,8 @@ def _move(model: nn.Module, spec: ModelSpec, start: Tensor, classes: Tensor) -> 
     optimizer = torch.optim.Adam([moved], MOVING_RATE)
     for _ in range(MOVES):
         losses = functional.cross_entropy(model(moved), classes, reduction="none")
-        optimizer.zero_grad(set_to_none=True)
-        (losses * (losses.detach() > HALF_SURE)).sum().backward()
+        unsure = losses.detach() > HALF_SURE
+        (moved.grad,) = torch.autograd.grad((losses * unsure).sum(), moved)
         optimizer.step()
         moved.data.clamp_(low, high)
     return moved.detach()

@@ -6,13 +6,11 @@ instead. Noise and warps are drawn at random: a network that was taught to obey 
 its like as well. It obeys stripes of one frequency, direction and phase only; those are searched.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model_spec import ModelSpec, OnImages
 
 OPACITY = 0.3
 """Largest weight of the noise against the image."""
@@ -32,6 +30,10 @@ LEAST_STEP = 0.3
 """Frank-Wolfe's step never gets shorter: the network that is searched changes."""
 MEMORY = 0.8
 """Share of the earlier estimate of a pattern's effect that each search step keeps."""
+TOGETHER = 128
+"""Images that are searched with in one pass."""
+LARGEST_EFFECT = 1e12
+"""Bound of an effect, far above any that a network with finite answers shows."""
 TINY = 1e-12
 """Keeps a division or a weight from being zero."""
 
@@ -45,14 +47,9 @@ class Distortions:
 
     def search(self, network: nn.Module, inputs: Tensor, answers: Tensor) -> None:
         """Take one step towards the stripes that move `network` most; see `Stripes.search`."""
+        self.stripes.search(OnImages(network, self.pixels), self._images(inputs), answers)
 
-        def answer(images: Tensor) -> Tensor:
-            logits: Tensor = network(self.pixels.normalize(images))
-            return logits
-
-        self.stripes.search(answer, self._images(inputs), answers)
-
-    def add_patterns(self, inputs: Tensor) -> Tensor:
+    def add_stripes_and_noise(self, inputs: Tensor) -> Tensor:
         """Return inputs of which the first two thirds have stripes and the others noise."""
         images = self._images(inputs)
         striped, noisy = images.tensor_split([len(images) - len(images) // 3])
@@ -80,31 +77,34 @@ class Stripes:
         """(K,): mean square by which a class's pattern raises it; how often it is drawn."""
         self._steps = 0
 
-    def search(self, network: Callable[[Tensor], Tensor], images: Tensor, answers: Tensor) -> None:
+    def search(self, network: nn.Module, images: Tensor, answers: Tensor) -> None:
         """Take one step for every class that is tried.
 
         Args:
             network: from images in [0, 1] to logits (B, K).
             images: (B, C, H, W); each tries the pattern of one class, the classes in turn.
-            answers: logits (B, K) without any pattern.
+            answers: logits (B, K) without any pattern, those of the model before it was changed.
         """
         num_classes = len(self.patterns)
         order = torch.randperm(num_classes, device=images.device)
         classes = order.repeat(-(-len(images) // num_classes))[: len(images)]
-        patterns = self.patterns.clone().requires_grad_(True)
-        logits = network((images + patterns[classes]).clamp(0, 1))
-        rise = _lead(logits, classes) - _lead(answers, classes)
-        (gradient,) = torch.autograd.grad(rise.sum(), patterns)
+        gradient, squares = torch.zeros_like(self.patterns), torch.zeros_like(self.effects)
+        parts = (rows.split(TOGETHER) for rows in (images, answers, classes))
+        for some, plain, of in zip(*parts, strict=True):
+            patterns = self.patterns.clone().requires_grad_(True)
+            logits = network((some + patterns[of]).clamp(0, 1))
+            rise = _lead(logits, of) - _lead(plain, of)
+            gradient += torch.autograd.grad(rise.sum(), patterns)[0]
+            squares.index_add_(0, of, rise.detach().relu().square())
 
         tried = classes.bincount(minlength=num_classes)
         step = max(2 / (self._steps + 2), LEAST_STEP)
-        target = AMPLITUDE * steepest_stripes(gradient)
-        moved = torch.lerp(self.patterns, target, step)
+        moved = torch.lerp(self.patterns, AMPLITUDE * steepest_stripes(gradient), step)
         self.patterns = torch.where((tried > 0).view(-1, 1, 1, 1), moved, self.patterns)
-        squares = torch.zeros_like(self.effects).index_add_(
-            0, classes, rise.detach().relu().square()
-        )
         seen = MEMORY * self.effects + (1 - MEMORY) * squares / tried.clamp(min=1)
+        # A network that overflows is found out later; weights that cannot be drawn from would
+        # break off here, on a GPU for good.
+        seen = seen.nan_to_num(0.0, posinf=LARGEST_EFFECT).clamp(max=LARGEST_EFFECT)
         self.effects = torch.where(tried > 0, seen, self.effects)
         self._steps += 1
 
@@ -115,12 +115,15 @@ class Stripes:
 
 
 def steepest_stripes(gradient: Tensor) -> Tensor:
-    """Return for gradients (K, C, H, W) the stripes of largest change 1 that ascend them most."""
+    """Return for gradients (K, C, H, W) stripes of largest change 1 that ascend them most.
+
+    With several channels the frequency at which their spectra are largest together, each channel in
+    proportion to its own. A gradient that is the same everywhere has none: zeros.
+    """
     num, channels, height, width = gradient.shape
     spectrum = torch.fft.rfft2(gradient).flatten(2)
-    size = spectrum.abs().sum(1)
-    size[:, 0] = 0  # no stripes: the same change everywhere
-    peak = size.argmax(1).view(num, 1, 1).expand(-1, channels, 1)
+    spectrum[..., 0] = 0  # no stripes: the same change everywhere
+    peak = spectrum.abs().sum(1).argmax(1).view(num, 1, 1).expand(-1, channels, 1)
     alone = torch.zeros_like(spectrum).scatter_(2, peak, spectrum.gather(2, peak))
     stripes: Tensor = torch.fft.irfft2(alone.view(num, channels, height, -1), s=(height, width))
     return stripes / stripes.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY)

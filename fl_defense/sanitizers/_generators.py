@@ -151,11 +151,10 @@ def searched_side(patch_size: int | None, shape: tuple[int, ...]) -> int:
         ValueError: if the patch is larger than the image.
     """
     side = min(shape[1:])
-    if patch_size is None:
-        return min(max(side // 5, 3), 5)
-    if patch_size > side:
-        raise ValueError(f"patch_size must be at most the image's {side}, got {patch_size}")
-    return patch_size
+    searched = min(max(side // 5, 3), 5) if patch_size is None else patch_size
+    if searched > side:
+        raise ValueError(f"patch_size must be at most the image's {side}, got {searched}")
+    return searched
 
 
 def raised(moved: Tensor) -> Tensor:

@@ -96,10 +96,37 @@ def test_the_stripes_that_a_network_obeys_are_found_and_drawn_most() -> None:
 def test_a_class_that_is_not_tried_keeps_its_stripes() -> None:
     torch.manual_seed(0)
     network, stripes = Obeying(), Stripes(3, SHAPE, CPU)
+    stripes.patterns += 0.1
     stripes.search(network, torch.rand(1, *SHAPE), torch.zeros(1, 3))
-    changed = stripes.patterns.abs().amax((1, 2, 3)) > 0
-    assert changed.sum() <= 1
-    assert (stripes.effects == 1).sum() >= 2
+    kept = (stripes.patterns == 0.1).flatten(1).all(1)
+    assert kept.sum() == 2
+    assert (stripes.effects[kept] == 1).all()
+
+
+def test_the_same_change_everywhere_is_no_stripes() -> None:
+    assert (steepest_stripes(torch.ones(2, *SHAPE)) == 0).all()
+    assert (steepest_stripes(torch.ones(1, 1, 1, 1)) == 0).all()
+
+
+def test_many_images_are_searched_with_in_parts_to_the_same_end() -> None:
+    images = torch.rand(300, *SHAPE, generator=torch.Generator().manual_seed(0))
+    network, found = Obeying(), []
+    for together in (7, 1000):
+        torch.manual_seed(0)
+        stripes = Stripes(3, SHAPE, CPU)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fl_defense.sanitizers._distortions.TOGETHER", together)
+            stripes.search(network, images, network(images))
+        found.append(stripes.patterns)
+    torch.testing.assert_close(*found)
+
+
+def test_a_network_that_overflows_leaves_something_to_draw_from() -> None:
+    stripes = Stripes(3, SHAPE, CPU)
+    images = torch.rand(9, *SHAPE)
+    for answers in (torch.full((9, 3), float("nan")), torch.tensor([[1e30, 0, 0]]).repeat(9, 1)):
+        stripes.search(Obeying(), images, -answers)
+        assert stripes.add_to(images).shape == images.shape
 
 
 def test_distorted_inputs_are_normalised_images() -> None:
@@ -110,7 +137,7 @@ def test_distorted_inputs_are_normalised_images() -> None:
     images = torch.rand(9, *SHAPE)
     inputs = pixels.normalize(images)
     distortions.search(Obeying(), inputs, torch.zeros(9, 3))
-    for changed in (distortions.add_patterns(inputs), distortions.warp(inputs)):
+    for changed in (distortions.add_stripes_and_noise(inputs), distortions.warp(inputs)):
         seen = pixels.denormalize(changed)
         assert changed.shape == inputs.shape
         assert seen.min() > -1e-6
