@@ -186,28 +186,30 @@ def cell(rows: list[dict[str, Any]], data: str, name: str, trigger: str) -> str:
 
 
 def effectiveness() -> str:
-    """Return the section of the defense effectiveness rate, per data set and over all."""
-    rows = [row for row in load("repair") or [] if row["sanitizer"] in NEEDS]
-    lines = ["| defense | data | " + " | ".join(ATTACKS) + " | mean |"]
-    lines.append("|" + "---|" * (3 + len(ATTACKS)))
-    for name in dict.fromkeys(row["sanitizer"] for row in rows):
-        for data in dict.fromkeys(row["data"] for row in rows):
-            asked = {"sanitizer": name, "data": data}
-            mine = [row for row in rows if asked.items() <= row.items()]
-            rates = [
-                [row["der"] for row in mine if row["trigger"] == trigger] for trigger in ATTACKS
-            ]
-            if all(rates):
-                means = [fmean(rate) for rate in rates]
-                cells = [*means, fmean(means)]
-                lines.append(f"| {name} | {data} | {' | '.join(f'{c:.3f}' for c in cells)} |")
+    """Return the section of the defense effectiveness rating (DER) over the triggers."""
+    groups: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
+    for row in load("repair") or []:
+        if row["sanitizer"] in NEEDS and row["trigger"] in ATTACKS:
+            place = tuple(str(row[name]) for name in ("sanitizer", "data", "model", "max_train"))
+            by_seed = groups.setdefault(place, {}).setdefault(row["trigger"], {})
+            by_seed[row["seed"]] = row["der"]
+    lines = ["| defense | data | model | images | seeds | " + " | ".join(ATTACKS) + " | mean |"]
+    lines.append("|" + "---|" * (6 + len(ATTACKS)))
+    for place, by_trigger in sorted(groups.items()):
+        measured = [set(by_trigger.get(trigger, {})) for trigger in ATTACKS]
+        seeds = sorted(set.intersection(*measured))
+        if seeds:
+            means = [fmean(by_trigger[trigger][seed] for seed in seeds) for trigger in ATTACKS]
+            numbers = " | ".join(f"{number:.3f}" for number in (*means, fmean(means)))
+            lines.append(f"| {' | '.join(place)} | {', '.join(map(str, seeds))} | {numbers} |")
     if len(lines) == 2:
         return ""
     table = "\n".join(lines)
     return f"""## Defense effectiveness over four triggers
 
 DER = (max(0, fall of ASR) - max(0, fall of accuracy) + 1) / 2: 0.5 for doing nothing, 1 for a
-removed backdoor at no cost. Data sets on which a defense was measured with all four triggers.
+removed backdoor at no cost. Seeds with which all four triggers were measured; the other rates of
+the same rows stand in the next table.
 
 {table}
 """
