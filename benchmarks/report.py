@@ -190,7 +190,8 @@ def effectiveness() -> str:
     groups: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
     for row in load("repair") or []:
         if row["sanitizer"] in NEEDS and row["trigger"] in ATTACKS:
-            place = tuple(str(row[name]) for name in ("sanitizer", "data", "model", "max_train"))
+            told = ("sanitizer", "data", "model", "max_train")
+            place = tuple(repair.number(row.get(name, repair.UNKNOWN)) for name in told)
             by_seed = groups.setdefault(place, {}).setdefault(row["trigger"], {})
             by_seed[row["seed"]] = row["der"]
     lines = ["| defense | data | model | images | seeds | " + " | ".join(ATTACKS) + " | mean |"]

@@ -59,6 +59,24 @@ def test_defenses_stand_side_by_side_with_means_over_seeds(
     assert "| dhbe | nothing | 0.900 / 0.200 / 0.700 |" in report.comparison()
 
 
+def test_effectiveness_is_averaged_over_the_seeds_that_all_triggers_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        row_of(seed, sanitizer="dhbe", trigger=trigger, der=0.6 + 0.1 * number, model=model)
+        for number, trigger in enumerate(report.ATTACKS)
+        for model in ("resnet-10-w16", "resnet-18")
+        for seed in ((0, 1) if trigger == "patch" else (0,))
+        if (model, trigger) != ("resnet-18", "warped")
+    ]
+    rows[1]["der"] = 0.0  # seed 1 of the patch: no other trigger has it
+    assert rows[1]["seed"] == 1
+    monkeypatch.setattr(report, "load", {"repair": rows}.get)
+    section = report.effectiveness()
+    assert "| 0 | 0.600 | 0.700 | 0.800 | 0.900 | 0.750 |" in section
+    assert "resnet-18" not in section
+
+
 def test_the_repairs_heading_takes_its_values_from_the_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
