@@ -97,10 +97,8 @@ def draw_familiar(
     device = next(model.parameters()).device
     # Not all candidates at once: of large images they would fill the memory.
     most = max(CHUNK, VALUES_AT_ONCE // math.prod(spec.input_shape))
-    kept, distances = (
-        torch.empty(0, *spec.input_shape, device=device),
-        torch.empty(0, device=device),
-    )
+    kept = torch.empty(0, *spec.input_shape, device=device)
+    distances = torch.empty(0, device=device)
     left = num * candidates_per_image
     while left > 0:
         drawn = surrogate.draw(min(left, most), spec.input_shape)
@@ -137,14 +135,13 @@ def draw_every_class(
     per_class = max(1, num // spec.num_classes)
     drawn = draw_familiar(surrogate, model, spec, 2 * num, max(1, candidates_per_image // 2))
     logits = in_chunks(model, drawn)
-    of_class = functional.one_hot(logits.argmax(1), spec.num_classes).cumsum(0)
-    rank = of_class.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-    likeliest = logits.log_softmax(1).topk(min(per_class, len(drawn)), dim=0).indices.T
-    classes = torch.arange(spec.num_classes, device=drawn.device).repeat_interleave(
-        likeliest.shape[1]
-    )
-    start = drawn[likeliest.flatten()]
-    chunks = zip(start.split(CHUNK), classes.split(CHUNK), strict=True)
+    taken_for = logits.argmax(1, keepdim=True)
+    so_far = functional.one_hot(taken_for[:, 0], spec.num_classes).cumsum(0)
+    rank = so_far.gather(1, taken_for)[:, 0]
+    likeliest = logits.log_softmax(1).topk(min(per_class, len(drawn)), dim=0).indices
+    classes = torch.arange(spec.num_classes, device=drawn.device).expand_as(likeliest)
+    start, wanted = drawn[likeliest.T.flatten()], classes.T.flatten()
+    chunks = zip(start.split(CHUNK), wanted.split(CHUNK), strict=True)
     moved = [_move(model, spec, inputs, labels) for inputs, labels in chunks]
     return drawn[rank <= per_class], torch.cat(moved)
 
