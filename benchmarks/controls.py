@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.inspection import FreeEagle
+from fl_defense.inspections import FreeEagle
 from fl_defense.model_spec import ModelSpec
 from fl_defense.pictures import fit
 from fl_defense.sanitizers import BCU, DHBE, DeepSanitizer, Sanitized, Sanitizer

@@ -1,4 +1,4 @@
-"""Measures FreeEagle: how well its anomaly tells backdoored models from clean ones.
+"""Measures inspections: how well their anomalies tell backdoored models from clean ones.
 
     python benchmarks/inspection.py --data digits fashion-mnist --num 20
 
@@ -20,10 +20,10 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from victims import Farm, Setting, say
+from victims import MODELS, Farm, Setting, say
 
 from fl_defense.alarm import calibrated_bound
-from fl_defense.inspection import FreeEagle
+from fl_defense.inspections import FreeEagle, Inspection, TriggerSearch
 from fl_defense.model_spec import OnImages
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -36,7 +36,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "class-agnostic": {"trigger": "patch"},
     "class-specific": {"trigger": "patch", "source": 1, "poison_rate": 0.05},
 }
-SCORES = ("anomaly", "cell_anomaly")
+INSPECTIONS: dict[str, Inspection] = {"trigger-search": TriggerSearch(), "freeeagle": FreeEagle()}
+SCORES = ("anomaly", "cell_anomaly", "flipped")
+"""Figures of an inspection that may tell a backdoored model, where it has them."""
 FALSE_POSITIVE_RATE = 0.05
 
 
@@ -48,66 +50,73 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=SMALL, default=list(SMALL))
     parser.add_argument("--num", type=int, default=20, help="models of each kind")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--preset", choices=["paper", "per-round"], default="paper")
+    parser.add_argument("--inspections", nargs="+", choices=INSPECTIONS, default=list(INSPECTIONS))
+    parser.add_argument("--model", choices=MODELS, default="small-cnn")
     parser.add_argument("--cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--fashion-mnist", type=Path, default=Path("data"), metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     roots = {"fashion-mnist": arguments.fashion_mnist}
     farm = Farm(arguments.cache, roots, torch.device("cpu"), max_test=1000)
-    freeeagle = FreeEagle() if arguments.preset == "paper" else FreeEagle.per_round()
     rows: list[dict[str, Any]] = []
     if arguments.out.exists():
         rows = json.loads(arguments.out.read_text(encoding="utf-8"))
     for seed in range(arguments.num):
         for data in arguments.data:
             for kind in arguments.kinds:
-                identity = {"data": data, "kind": kind, "seed": seed, "is": repr(freeeagle)}
-                if any(identity.items() <= row.items() for row in rows):
-                    continue
                 setting = Setting(
-                    data=data, seed=seed, model="small-cnn", **SMALL[data], **KINDS[kind]
+                    data=data, seed=seed, model=arguments.model, **SMALL[data], **KINDS[kind]
                 )
-                rows.append(identity | inspect(farm, setting, freeeagle))
-                # Written after every row: an interrupted benchmark keeps what it measured.
-                arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    say(table([row for row in rows if row["is"] == repr(freeeagle)]))
+                for name in arguments.inspections:
+                    identity = {"data": data, "kind": kind, "seed": seed, "model": setting.model}
+                    identity |= {"inspection": name, "is": repr(INSPECTIONS[name])}
+                    if any(identity.items() <= row.items() for row in rows):
+                        continue
+                    rows.append(identity | inspect(farm, setting, INSPECTIONS[name]))
+                    # Written after every row: an interrupted benchmark keeps what it measured.
+                    text = json.dumps(rows, indent=1) + "\n"
+                    arguments.out.write_text(text, encoding="utf-8")
+    say(table(rows))
 
 
-def inspect(farm: Farm, setting: Setting, freeeagle: FreeEagle) -> dict[str, Any]:
+def inspect(farm: Farm, setting: Setting, inspection: Inspection) -> dict[str, Any]:
     """Inspect one model and return its row."""
     victim = farm.victim(setting)
     started = perf_counter()
-    found = freeeagle.inspect(victim.model, victim.spec, seed=setting.seed)
+    found = inspection.inspect(victim.model, victim.spec, seed=setting.seed)
     return {
         "seconds": perf_counter() - started,
-        "anomaly": found.anomaly,
-        "cell_anomaly": found.cell_anomaly,
         "suspected_class": found.suspected_class,
         "target": setting.target,
+        **{score: getattr(found, score) for score in SCORES if hasattr(found, score)},
         **victim.measure(OnImages(victim.model, victim.spec.pixels)),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the markdown table: a line per data set, kind of backdoor and score."""
+    """Return the markdown table: a line per inspection, network, data, kind of backdoor, score."""
     lines = [
-        "| data | backdoor | score | models | median, clean | median, backdoored | AUC "
-        "| TPR at 5 % FPR | named | seconds |",
-        "|" + "---|" * 10,
+        "| inspection | network | data | backdoor | score | models | median, clean "
+        "| median, backdoored | AUC | TPR at 5 % FPR | named | seconds |",
+        "|" + "---|" * 12,
     ]
-    for data in dict.fromkeys(row["data"] for row in rows):
-        clean = [row for row in rows if (row["data"], row["kind"]) == (data, "clean")]
+    groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        place = (row["inspection"], row["model"], row["data"])
+        groups.setdefault(place, {}).setdefault(row["kind"], []).append(row)
+    for place, by_kind in groups.items():
+        clean = by_kind.get("clean", [])
         for kind in list(KINDS)[1:]:
-            bad = [row for row in rows if (row["data"], row["kind"]) == (data, kind)]
-            lines += [line(data, kind, score, clean, bad) for score in SCORES if clean and bad]
+            bad = by_kind.get(kind, [])
+            scores = [score for score in SCORES if clean and bad and score in bad[0]]
+            lines += [line((*place, kind, score), score, clean, bad) for score in scores]
     return "\n".join(lines)
 
 
 def line(
-    data: str, kind: str, score: str, clean: list[dict[str, Any]], bad: list[dict[str, Any]]
+    told: tuple[str, ...], score: str, clean: list[dict[str, Any]], bad: list[dict[str, Any]]
 ) -> str:
-    """Return one line of the table."""
+    """Return one line of the table; `told` is what its first cells say."""
     benign, found = [row[score] for row in clean], [row[score] for row in bad]
     auc = fmean((b > a) + 0.5 * (b == a) for b in found for a in benign)
     rate = "–"
@@ -117,7 +126,7 @@ def line(
     named = fmean(row["suspected_class"] == row["target"] for row in bad)
     seconds = fmean(row["seconds"] for row in [*clean, *bad])
     return (
-        f"| {data} | {kind} | {score.replace('_', ' ')} | {len(clean)} + {len(bad)} "
+        f"| {' | '.join(told).replace('_', ' ')} | {len(clean)} + {len(bad)} "
         f"| {median(benign):.2f} | {median(found):.2f} | {auc:.2f} | {rate} | {named:.2f} "
         f"| {seconds:.1f} |"
     )

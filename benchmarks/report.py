@@ -238,13 +238,16 @@ process so far on a CPU.
 
 
 def inspections() -> str:
-    """Return the section of FreeEagle's inspection."""
+    """Return the section of the inspections."""
     rows = load("inspection")
     if not rows:
         return ""
     return f"""## Inspecting a model
 
-`python benchmarks/inspection.py`: does FreeEagle's anomaly tell backdoored models from clean ones?
+`python benchmarks/inspection.py`: does an inspection tell backdoored models from clean ones? AUC:
+how often a backdoored model's score is above a clean one's. TPR: share of the backdoored models
+above the bound that 5 % of the clean ones exceed. Named: share of them whose suspected class is the
+target. The trigger search's anomaly is in standard deviations of the logits.
 
 {inspection.table(rows)}
 """

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fl_defense.inspection import FreeEagle
+    from fl_defense.inspections import INSPECTIONS, FreeEagle, Inspection, TriggerSearch
     from fl_defense.model_spec import ModelSpec, Pixels
     from fl_defense.records import RoundOutcome, RoundRecord
     from fl_defense.replies import ReplyCheck
@@ -32,7 +32,9 @@ _MODULES = {
     "CLP": "fl_defense.sanitizers",
     "DHBE": "fl_defense.sanitizers",
     "DeepSanitizer": "fl_defense.sanitizers",
-    "FreeEagle": "fl_defense.inspection",
+    "FreeEagle": "fl_defense.inspections",
+    "INSPECTIONS": "fl_defense.inspections",
+    "Inspection": "fl_defense.inspections",
     "SANITIZERS": "fl_defense.sanitizers",
     "DeepCleanse": "fl_defense.sanitizers",
     "ModelSpec": "fl_defense.model_spec",
@@ -46,16 +48,19 @@ _MODULES = {
     "Sanitizer": "fl_defense.sanitizers",
     "SanitizingStrategy": "fl_defense.strategy",
     "Schedule": "fl_defense.schedule",
+    "TriggerSearch": "fl_defense.inspections",
 }
 
 __all__ = [
     "BCU",
     "CLP",
     "DHBE",
+    "INSPECTIONS",
     "SANITIZERS",
     "DeepCleanse",
     "DeepSanitizer",
     "FreeEagle",
+    "Inspection",
     "ModelSpec",
     "NoDefense",
     "Pipeline",
@@ -67,6 +72,7 @@ __all__ = [
     "Sanitizer",
     "SanitizingStrategy",
     "Schedule",
+    "TriggerSearch",
 ]
 
 

@@ -1,8 +1,8 @@
 """When is a round's inspection an alarm? Compared with the past, or with a calibrated bound.
 
-The paper of FreeEagle decides on single models, by a bound from models that are known to be benign.
-`calibrated_bound` is that. A federation without such models has its own past: `AnomalyHistory` is
-our rule for it.
+A single model is judged by a bound: `calibrated_bound` takes it from models that are known to be
+benign, and for `TriggerSearch` docs/methods.md names one. A federation has its own past, too:
+`AnomalyHistory` is our rule for it.
 """
 
 import math
@@ -12,7 +12,7 @@ from statistics import median
 
 from torch import nn
 
-from fl_defense.inspection import FreeEagle, Inspection
+from fl_defense.inspections import Inspection, Suspicion, TriggerSearch
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers.base import State
 
@@ -63,14 +63,14 @@ class AnomalyHistory:
     suspected: list[int] = field(default_factory=list)
     """Suspected classes of the last three rounds."""
 
-    def add(self, inspection: Inspection) -> bool:
+    def add(self, found: Suspicion) -> bool:
         """Take in a round's inspection; return whether it is an alarm.
 
         A round with an alarm does not become part of the past that later rounds are compared with.
         """
-        logarithm = math.log(max(inspection.anomaly, SMALLEST_ANOMALY))
-        self.suspected = [*self.suspected[-2:], inspection.suspected_class]
-        alarmed = self._above_bound(inspection.anomaly) or self._stands_out(logarithm)
+        logarithm = math.log(max(found.anomaly, SMALLEST_ANOMALY))
+        self.suspected = [*self.suspected[-2:], found.suspected_class]
+        alarmed = self._above_bound(found.anomaly) or self._stands_out(logarithm)
         if not alarmed:
             self.quiet = [*self.quiet, logarithm][-self.alarm.window :]
         return alarmed
@@ -114,12 +114,12 @@ class Watch:
     """Structure of the model."""
     alarm: Alarm = Alarm()
     """When to raise it."""
-    freeeagle: FreeEagle = field(default_factory=FreeEagle.per_round)
-    """The inspection."""
+    inspection: Inspection = field(default_factory=TriggerSearch)
+    """How a model is inspected."""
     seed: int = 0
-    """Of the first dummies."""
+    """Of all that an inspection draws."""
 
-    def look(self, model: nn.Module, state: State | None = None) -> tuple[Inspection, bool, State]:
+    def look(self, model: nn.Module, state: State | None = None) -> tuple[Suspicion, bool, State]:
         """Inspect a round's model, which stays untouched.
 
         Args:
@@ -129,10 +129,11 @@ class Watch:
         Returns:
             What was found, whether it is an alarm, and the state for the next round.
         """
-        earlier: State = state or {"quiet": [], "suspected": [], "dummies": None}
+        earlier: State = state or {"quiet": [], "suspected": [], "inspection": None}
         history = AnomalyHistory(self.alarm, earlier["quiet"], earlier["suspected"])
-        found = self.freeeagle.inspect(model, self.spec, seed=self.seed, dummies=earlier["dummies"])
+        before = earlier["inspection"]
+        found = self.inspection.inspect(model, self.spec, seed=self.seed, state=before)
         alarmed = history.add(found)
         return found, alarmed, {
-            "quiet": history.quiet, "suspected": history.suspected, "dummies": found.dummies,
+            "quiet": history.quiet, "suspected": history.suspected, "inspection": found.state,
         }  # fmt: skip

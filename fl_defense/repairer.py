@@ -13,6 +13,7 @@ from fl_defense.alarm import Alarm, Watch
 from fl_defense.arrays import load_model
 from fl_defense.checkpoint import Carried
 from fl_defense.gate import DoNoHarmGate
+from fl_defense.inspections import Inspection
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.records import RoundDraft
 from fl_defense.sanitizers.base import (
@@ -36,6 +37,7 @@ class Repairer:
     sanitizer: Sanitizer
     spec: ModelSpec
     schedule: Schedule
+    inspection: Inspection
     gate: DoNoHarmGate
     on_failure: OnFailure
     seed: int
@@ -47,7 +49,7 @@ class Repairer:
         if asked is None:
             return None
         alarm = Alarm() if asked == "history" else Alarm(bound=asked)
-        return Watch(spec=self.spec, alarm=alarm, seed=self.seed)
+        return Watch(spec=self.spec, alarm=alarm, inspection=self.inspection, seed=self.seed)
 
     def repair(
         self, record: RoundDraft, suspect: nn.Module, carried: Carried, num_rounds: int

@@ -20,8 +20,9 @@ class Schedule:
     """Repair the last round whatever `every` says, so that what is released has been repaired."""
 
     on_suspicion: float | Literal["history"] | None = None
-    """Repair a due round only if an inspection (FreeEagle) raises the alarm: history, when it finds
-    more than in earlier rounds; a number, when it finds an anomaly above it; null: do not ask."""
+    """Repair a due round only if an inspection raises the alarm: a number, when it finds an anomaly
+    above it; history, when it finds more than in earlier rounds; null: do not ask. For the trigger
+    search 3 lies between clean and backdoored models of images of 28 pixels and more."""
 
     def __post_init__(self) -> None:
         if self.first_round < 1:

@@ -15,6 +15,7 @@ from fl_defense.arrays import check_arrays, load_model, model_arrays, restore_ar
 from fl_defense.buffers import Buffers, buffers_to_unify, unify_buffers, wrapped_strategies
 from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
 from fl_defense.gate import DoNoHarmGate
+from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.records import Rejection, RoundDraft, RoundOutcome
 from fl_defense.repairer import OnFailure, Repairer
@@ -44,6 +45,8 @@ class SanitizingStrategy(Strategy):
         sanitizer: the defense.
         spec: structure of the global model.
         schedule: which rounds are repaired; every round by default.
+        inspection: how a model is inspected where the schedule asks for it; `TriggerSearch` by
+            default.
         min_agreement: do-no-harm gate, in [0, 1]: the least share of surrogate images, balanced
             over the classes the aggregate sees in them, that the repaired model must put into the
             same class as the aggregate; below it the aggregate is kept and the record says so.
@@ -71,6 +74,7 @@ class SanitizingStrategy(Strategy):
         spec: ModelSpec,
         *,
         schedule: Schedule | None = None,
+        inspection: Inspection | None = None,
         min_agreement: float = 0.5,
         on_failure: OnFailure = "keep",
         broadcast: Broadcast = "repaired",
@@ -101,6 +105,7 @@ class SanitizingStrategy(Strategy):
             sanitizer=sanitizer,
             spec=spec,
             schedule=schedule or Schedule(),
+            inspection=inspection or TriggerSearch(),
             gate=DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device),
             on_failure=on_failure,
             seed=seed,

@@ -8,6 +8,7 @@ given model was trained on.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -206,6 +207,35 @@ def unfamiliarity(model: nn.Module, inputs: Tensor) -> Tensor:
 def in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
     """Return `module(inputs)`, computed a few hundred rows at a time, without gradient."""
     return torch.cat([module(chunk) for chunk in inputs.split(CHUNK)])
+
+
+class AnsweredScenes:
+    """Sets of images, each drawn so that the classes that a model sees come equally often.
+
+    Images are drawn again and again: the model answers each once and for all.
+
+    Args:
+        sets: normalised inputs (N, C, H, W), of one set or several.
+        model: answers them; in eval mode.
+    """
+
+    def __init__(self, sets: Sequence[Tensor], model: nn.Module) -> None:
+        self.sets = [(inputs, in_chunks(model, inputs)) for inputs in sets]
+        self._weights = [class_balance(answers) for _, answers in self.sets]
+
+    def sample(self, num: int) -> tuple[Tensor, Tensor]:
+        """Return `num` inputs and the model's logits for them, as many of each set."""
+        shares = torch.arange(num).tensor_split(len(self.sets))
+        drawn = []
+        for (inputs, answers), weights, share in zip(self.sets, self._weights, shares, strict=True):
+            if len(share) > 0:
+                chosen = torch.multinomial(weights, len(share), replacement=True)
+                drawn.append((inputs[chosen], answers[chosen]))
+        return torch.cat([inputs for inputs, _ in drawn]), torch.cat([a for _, a in drawn])
+
+    def spread(self) -> float:
+        """Return how far the logits of one image lie apart: their mean standard deviation."""
+        return float(self.sets[-1][1].std(1).mean())
 
 
 def class_balance(logits: Tensor) -> Tensor:

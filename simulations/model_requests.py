@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from fl_defense.gate import DoNoHarmGate
-from fl_defense.inspection import FreeEagle
+from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.metrics import accuracy, predict
 from fl_defense.model_files import (
     PROGRAM_SUFFIX,
@@ -40,8 +40,8 @@ from simulations.data import DATASETS, ImageSource, load_data
 from simulations.evaluation import BATCH_SIZE, Evaluation
 from simulations.faults import ConfigError, apply_override, faults_of
 from simulations.models import MODELS, Architecture, Factory, try_model
-from simulations.plots import plot_posteriors
-from simulations.scenario import DEFENSE, TABLES, load_scenario
+from simulations.plots import plot_found
+from simulations.scenario import DEFENSE, INSPECTION, TABLES, load_scenario
 from simulations.triggers import TRIGGERS
 
 
@@ -85,6 +85,9 @@ class ModelRequest(BaseModel):
 class InspectRequest(ModelRequest):
     """What `inspect` needs to know beside the file."""
 
+    inspection: Annotated[Inspection, INSPECTION] = TriggerSearch()
+    """How the model is inspected."""
+
     def inspect(
         self, model_file: Path, *, picture: Path | None, seed: int, device: str
     ) -> dict[str, Any]:
@@ -96,22 +99,19 @@ class InspectRequest(ModelRequest):
         """
         model, spec = self.read(model_file, device)
         try:
-            found = FreeEagle().inspect(model, spec, seed=seed)
+            found = self.inspection.inspect(model, spec, seed=seed)
         except ValueError as error:
             raise ConfigError([f"model: {error}"]) from error
         if picture is not None:
             try:
-                plot_posteriors(found.posteriors, picture, title=model_file.name)
+                plot_found(found, spec.input_shape, picture, title=model_file.name)
             except (OSError, ValueError) as error:
                 raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
-        return {
-            "model": str(model_file),
-            "anomaly": found.anomaly,
-            "suspected_class": found.suspected_class,
-            "cell_anomaly": found.cell_anomaly,
-            "suspected_source": found.suspected_source,
-            "tendencies": found.tendencies.tolist(),
-            "posteriors": found.posteriors.tolist(),
+        # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
+        told = {name: value for name, value in vars(found).items() if name != "dummies"}
+        return {"model": str(model_file)} | {
+            name: value.tolist() if isinstance(value, Tensor) else value
+            for name, value in told.items()
         }
 
 

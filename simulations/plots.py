@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from fl_defense.inspections import Suspicion
+from fl_defense.inspections.freeeagle import FoundLeak
+from fl_defense.inspections.trigger_search import FoundTrigger
 from fl_defense.records import RoundRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> None:
@@ -58,24 +66,48 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
     figure.savefig(path, dpi=120)
 
 
-def plot_posteriors(posteriors: Tensor, path: Path, *, title: str) -> None:
-    """Draw an inspection's matrix: a bright column is a class that other classes leak into.
+def plot_found(
+    found: Suspicion, input_shape: tuple[int, int, int], path: Path, *, title: str
+) -> None:
+    """Draw what an inspection found: a patch at its place, or FreeEagle's matrix.
 
     Args:
-        posteriors: (K, K), row s is the posterior of class s's dummy.
+        found: of an inspection.
+        input_shape: channels, height, width of the model's images.
         path: picture to write.
         title: stands above it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(title=title)
+    if isinstance(found, FoundTrigger):
+        _draw_trigger(axes, found, input_shape)
+    elif isinstance(found, FoundLeak):
+        _draw_posteriors(axes, found.posteriors)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_trigger(axes: "Axes", found: FoundTrigger, input_shape: tuple[int, int, int]) -> None:
+    """On a grey image: pixels of the patch are set to light or dark wherever it is strong."""
+    (row, column), (_, height, width) = found.place, found.patch.shape
+    image = torch.full(input_shape, 0.5)
+    image[:, row : row + height, column : column + width] += found.patch / 2
+    shown = image.clamp(0, 1).permute(1, 2, 0)
+    # Other numbers of channels than one and three have no colors of their own.
+    shown = shown if input_shape[0] == 3 else shown.mean(2)
+    axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.set(xlabel=f"raises class {found.suspected_class} by {found.anomaly:.1f}")
+
+
+def _draw_posteriors(axes: "Axes", posteriors: Tensor) -> None:
+    """A bright column is a class that the other classes' dummies leak into."""
+    from matplotlib.ticker import MaxNLocator
+
     image = axes.imshow(posteriors.numpy(), cmap="viridis", vmin=0)
-    axes.set(xlabel="class", ylabel="class of the dummy", title=title)
+    axes.set(xlabel="class", ylabel="class of the dummy")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
-    figure.colorbar(image, label="posterior")
-    figure.savefig(path, dpi=120)
+    axes.figure.colorbar(image, label="posterior")

@@ -71,6 +71,6 @@ def _check_defense(scenario: Scenario) -> None:
         raise ConfigError([f"defense: {error}"]) from error
     if scenario.repair.schedule.on_suspicion is not None:
         try:
-            spec.split(model)
+            scenario.repair.inspection.check(model, spec)
         except ValueError as error:
-            raise ConfigError([f"repair.schedule.on-suspicion: {error}"]) from error
+            raise ConfigError([f"repair.inspection: {error}"]) from error

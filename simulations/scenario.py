@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fl_defense.buffers import Buffers
+from fl_defense.inspections import INSPECTIONS, Inspection, TriggerSearch
 from fl_defense.model_spec import ModelSpec
 from fl_defense.pictures import PictureFolder
 from fl_defense.replies import ReplyCheck
@@ -65,12 +66,18 @@ class Training(BaseModel):
     """Random shift by up to 4 pixels, and horizontal mirroring, after any trigger was stamped."""
 
 
+INSPECTION = choice(INSPECTIONS)
+"""How an inspection is read: a name with its fields."""
+
+
 class Repair(BaseModel):
     """How the server applies the defense."""
 
     model_config = CONFIG
     schedule: Annotated[Schedule, part(Schedule)] = Schedule()
     """Which rounds are repaired."""
+    inspection: Annotated[Inspection, INSPECTION] = TriggerSearch()
+    """How the aggregate is inspected where the schedule asks for it."""
     inspect_at: str | None = None
     """Submodule of the model after which defenses cut it; null: the one that `list` shows."""
     min_agreement: float = Field(default=0.5, ge=0, le=1)
@@ -140,6 +147,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "attack": ATTACKS,
     "aggregator": AGGREGATORS,
     "defense": SANITIZERS,
+    "inspection": INSPECTIONS,
     "surrogate": SURROGATES,
     "engine": ENGINES,
 }

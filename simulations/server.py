@@ -100,6 +100,7 @@ def build_strategy(
         scenario.defense,
         scenario.model_spec(),
         schedule=repair.schedule,
+        inspection=repair.inspection,
         min_agreement=repair.min_agreement,
         on_failure=repair.on_failure,
         buffers=repair.buffers,

@@ -157,19 +157,6 @@ def searched_side(patch_size: int | None, shape: tuple[int, ...]) -> int:
     return searched
 
 
-def raised(moved: Tensor) -> Tensor:
-    """Return how far a patch raises logits above the others: a mean square, a scalar.
-
-    A trigger raises one class. A patch that hides part of an object lowers that object's class, and
-    rightly so: what falls is not counted.
-
-    Args:
-        moved: logits with the patch minus those without it, (B, K).
-    """
-    above = moved - moved.mean(dim=1, keepdim=True)
-    return above.relu().square().mean()
-
-
 def add_patches(
     inputs: Tensor, patches: Tensor, pixels: Pixels, *, shared: bool, clip: bool = True
 ) -> Tensor:

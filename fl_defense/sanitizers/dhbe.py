@@ -1,9 +1,9 @@
 """DHBE: data-free holistic backdoor erasing by restricted adversarial distillation.
 
 Idea: a student starts as a copy of the suspect (the teacher) and must go on answering like it on
-images that nobody's data are in. A second network searches for the small patch that moves the
-student's answer most, and the student learns to ignore it. Whatever acts like a trigger is
-unlearned without being named.
+images that nobody's data are in. Meanwhile the small patches are searched that move the student's
+answer most, and the student learns to ignore them. Whatever acts like a trigger is unlearned
+without being named.
 
 Reference: Yan et al., "DHBE: Data-free Holistic Backdoor Erasing in Deep Neural Networks via
 Restricted Adversarial Distillation", AsiaCCS 2023, arXiv 2306.08009. `DHBE.faithful()` has the
@@ -17,14 +17,14 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
   2. The student's BatchNorm statistics are frozen: a short run would replace the statistics of
      real images by those of scenes.
   3. Adam instead of SGD for the student, with a one-cycle learning rate: one rate then serves
-     networks whose weights differ in scale. One student step per iteration instead of five, smaller
-     generators at ten times the rate, and ten times the weight of ignoring the patch: the run is a
-     hundred times shorter.
-  4. Patched pixels are clipped to [0, 1], and each image of a batch has its patch elsewhere.
-  5. Of a patch's effect on the logits only what it raises counts, squared: a trigger makes one
-     class leap, while a patch that hides part of an object merely lowers that object's class.
-  6. The trigger generator starts afresh in each round; `warm_start` carries it and its optimiser
-     on, which was measured to be worse: it stays with the patches of an earlier, immature model.
+     networks whose weights differ in scale. One student step per iteration instead of five.
+  4. A patch is searched for each place of the image by itself (`PatchSearch`) instead of by a
+     generator whose patches are moved about: a trigger works where it was planted, and hardly
+     anywhere else. Patched pixels are clipped to [0, 1].
+  5. Of a patch's effect on the logits only that counts by which it raises one class more than
+     patches raise classes in any network. A model that no patch moves further has nothing to
+     unlearn, and is left nearly as it was.
+  6. The search starts afresh in each round; `warm_start` carries the patches on.
 `DHBE.whole_image()` adds our search for triggers over the whole image:
   7. Scenes are also changed as a whole, by noise, warps and stripes (`_distortions`), and the
      student must answer as it does without. The patch game does not find such triggers.
@@ -34,46 +34,47 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
 What each deviation is worth is in docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: 6 forward passes of a batch per student
-step, 7 for generated images, and 4 per generator step; with distortions 3 per distorted image and
-2 more of a batch. `details["forward_images"]` counts them.
+step, half of them for the patched images; 7 for generated images; 2 per batch of the patch search
+and 4 per generator step; with distortions 3 per distorted image and 2 more of a batch.
+`details["forward_images"]` counts them. `details["patch_raise"]` tells what the search found before
+the repair: by how many standard deviations of the logits the strongest patch raises a class.
 """
 
 import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.patch_search import PatchSearch, Trial, trial_on
 from fl_defense.sanitizers._distortions import FIRST_INPUTS, FIRST_STEPS, Distortions
+from fl_defense.sanitizers._effects import excess, raised
 from fl_defense.sanitizers._generators import (
     ImageGenerator,
     PatchGenerator,
     Player,
     add_patches,
     one_cycle,
-    raised,
-    searched_side,
 )
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import (
     MOVES,
+    AnsweredScenes,
     Scenes,
-    class_balance,
     draw_every_class,
     draw_familiar,
-    in_chunks,
 )
 
-FORWARDS_PER_STUDENT_STEP = 6
-"""Student 2, backward through its two passes 4; in forward passes. Generated images: teacher 1."""
+FORWARDS_PER_STUDENT_STEP = 3
+"""Student 1, backward through its pass 2; in forward passes. Generated images: teacher 1."""
 FORWARDS_PER_GENERATOR_STEP = 4
 """Forward and activation-only backward of two passes."""
-FORWARDS_PER_DISTORTED = 3
-"""Forward and backward of one pass of the student."""
+FORWARDS_PER_CHANGED = 3
+"""Patched or distorted: forward and backward of one pass of the student."""
 FORWARDS_PER_SEARCH = 2
 """Forward and activation-only backward of one pass."""
 
@@ -102,13 +103,18 @@ class DHBE:
     """Of the student's optimiser."""
     generator_lr: float = 1e-2
     """Adam's learning rate for the image generator and the trigger generator."""
-    patch_size: int | None = None
-    """Side of the searched patch in pixels, 3 to the whole image; null: 3 to 5 by the image's size.
-    """
-    consistency: Literal["raised", "absolute"] = "raised"
-    """What counts of a patch's effect on the logits: what it raises, or every change as in the
-    paper."""
-    consistency_weight: float = 1.0
+    patch_size: int = 5
+    """Side of the searched patch in pixels, 3 to the whole image."""
+    patch_search: Literal["places", "generator"] = "places"
+    """Search a patch for each place of the image, or the paper's generator of patches."""
+    patched_share: float = 0.33
+    """Share of a batch's images that are patched for the student, in (0, 1]."""
+    consistency: Literal["excess", "raised", "absolute"] = "excess"
+    """What counts of a patch's effect on the logits: by how much it raises one class beyond
+    `tolerated_raise`, all that it raises, squared, or every change as in the paper."""
+    tolerated_raise: float = 1.0
+    """Raise that no patch is blamed for, in standard deviations of the logits of a scene."""
+    consistency_weight: float = 0.2
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
     scene_share: float = 1.0
     """Share of procedural scenes in a batch, in [0, 1]; the image generator makes the rest."""
@@ -147,15 +153,17 @@ class DHBE:
         for name in ("student_lr", "generator_lr"):
             _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         weights = ("consistency_weight", "distortion_weight", "total_variation_weight")
-        for name in ("weight_decay", *weights):
+        for name in ("weight_decay", "tolerated_raise", *weights):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("scene_share", "distorted_share"):
             _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
-        if self.distorted_share > 0:
-            share = self.scene_share
-            _require(share > 0, "scene_share", "above 0 where scenes are distorted", share)
-        size = self.patch_size
-        _require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
+        share = self.patched_share
+        _require(0 < share <= 1, "patched_share", "in (0, 1]", share)
+        on_scenes = self.patch_search == "places" or self.consistency == "excess"
+        if on_scenes or self.distorted_share > 0:
+            wanted = "above 0 where patches are searched on scenes or scenes distorted"
+            _require(self.scene_share > 0, "scene_share", wanted, self.scene_share)
+        _require(self.patch_size >= 3, "patch_size", "at least 3", self.patch_size)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -169,7 +177,15 @@ class DHBE:
         On Fashion-MNIST it weakens blended noise, sinusoids and warps; on CIFAR-10 it costs much
         accuracy (docs/methods.md): measure before you release what it returns.
         """
-        return cls(iterations=200, scene_choice="every-class", distorted_share=0.65)
+        return cls(
+            iterations=200,
+            patch_search="generator",
+            patched_share=1.0,
+            consistency="raised",
+            consistency_weight=1.0,
+            scene_choice="every-class",
+            distorted_share=0.65,
+        )
 
     @classmethod
     def faithful(cls) -> Self:
@@ -183,7 +199,8 @@ class DHBE:
             lr_schedule="step",
             weight_decay=5e-4,
             generator_lr=1e-3,
-            patch_size=5,
+            patch_search="generator",
+            patched_share=1.0,
             consistency="absolute",
             consistency_weight=0.1,
             scene_share=0.0,
@@ -210,7 +227,9 @@ class DHBE:
             ValueError: if the patch is larger than the image.
         """
         del model
-        searched_side(self.patch_size, spec.input_shape)
+        most = min(spec.input_shape[1:])
+        wanted = f"at most the image's {most}"
+        _require(self.patch_size <= most, "patch_size", wanted, self.patch_size)
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
@@ -220,6 +239,7 @@ class DHBE:
         Raises:
             ValueError: if the patch is larger than the image.
         """
+        self.check(suspect, spec)
         teacher = frozen_copy(suspect)
         student = copy.deepcopy(suspect).train(self.student_batchnorm == "train")
         game = _Game(self, spec, teacher, student, state)
@@ -236,20 +256,16 @@ class DHBE:
                 descent.step()
                 schedule.step()
             student.requires_grad_(False)
-            if game.distortions is not None:
-                game.search_distortions(game.distortions, self.batch_size)
-            if game.images is not None:
-                game.images.step(game.image_loss())
-            game.patches.step(game.patch_loss())
+            game.search()
 
         student.requires_grad_(True)
         losses = {"fidelity": fidelity.item(), "consistency": consistency.item()}
         if game.distortions is not None:
             losses["distortion"] = distortion.item()
-        forwards = float(self._forward_images(spec.num_classes))
-        return Sanitized(
-            model=student.eval(), state=game.state(), details=losses | {"forward_images": forwards}
-        )
+        if game.patch_raise is not None:
+            losses["patch_raise"] = game.patch_raise
+        losses["forward_images"] = float(self._forward_images(game, spec.num_classes))
+        return Sanitized(model=student.eval(), state=game.state(), details=losses)
 
     def _optimizer(
         self, student: nn.Module
@@ -267,18 +283,23 @@ class DHBE:
             return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, _milestones(steps))
         return optimizer, one_cycle(optimizer, self.student_lr, steps)
 
-    def _forward_images(self, num_classes: int) -> int:
+    def _forward_images(self, game: "_Game", num_classes: int) -> int:
         """Number of images passed forward through the network; backward passes count likewise."""
         generated = self.batch_size - round(self.scene_share * self.batch_size)
-        per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
-        generators = 2 if generated else 1
         scenes = self.batch_size - generated
-        distorted = round(self.distorted_share * scenes)
-        per_iteration = self.student_steps * (per_step + FORWARDS_PER_DISTORTED * distorted)
-        per_iteration += generators * FORWARDS_PER_GENERATOR_STEP * self.batch_size
-        before = self.num_scenes * (self.scenes_per_kept + 1) if self.scene_share > 0 else 0
-        if self.scene_share > 0 and self.scene_choice == "every-class":
+        changed = game.num_patched + round(self.distorted_share * scenes)
+        per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
+        per_iteration = self.student_steps * (per_step + FORWARDS_PER_CHANGED * changed)
+        before = self.num_scenes * (self.scenes_per_kept + 1) if scenes > 0 else 0
+        if scenes > 0 and self.scene_choice == "every-class":
             before += self.num_scenes * (2 * MOVES + 3)
+        if game.patch_search is None:
+            per_iteration += FORWARDS_PER_GENERATOR_STEP * self.batch_size
+        else:
+            per_iteration += FORWARDS_PER_SEARCH * self.batch_size
+            before += FORWARDS_PER_SEARCH * game.patch_search.num_first_images
+        if generated > 0:
+            per_iteration += FORWARDS_PER_GENERATOR_STEP * self.batch_size
         if self.distorted_share > 0:
             per_iteration += FORWARDS_PER_SEARCH * self.batch_size
             before += FORWARDS_PER_SEARCH * FIRST_STEPS * FIRST_INPUTS * num_classes
@@ -286,7 +307,7 @@ class DHBE:
 
 
 class _Game:
-    """Teacher, student, the generators, and their three losses (paper, eq. of S-, G- and P-step).
+    """Teacher, student, their adversaries, and the losses (paper, eq. of S-, G- and P-step).
 
     Distances are taken on raw logits, means over batch and classes.
     """
@@ -302,24 +323,38 @@ class _Game:
         self.settings, self.pixels, self.num_classes = settings, spec.pixels, spec.num_classes
         self.teacher, self.student = teacher, student
         self.device = next(student.parameters()).device
-        side = searched_side(settings.patch_size, spec.input_shape)
         latent, width, lr = settings.latent_size, settings.generator_width, settings.generator_lr
         falls = _milestones(settings.iterations) if settings.lr_schedule == "step" else []
-        patches = PatchGenerator(latent, width, spec.input_shape[0], side)
-        self.patches = Player(patches, lr, self.device, falls)
+        self.num_patched = max(1, round(settings.patched_share * settings.batch_size))
+        self.patches: Player[PatchGenerator] | None = None
+        if settings.patch_search == "generator":
+            patches = PatchGenerator(latent, width, spec.input_shape[0], settings.patch_size)
+            self.patches = Player(patches, lr, self.device, falls)
         self.images: Player[ImageGenerator] | None = None
         if settings.scene_share < 1:
             images = ImageGenerator(latent, width, spec.input_shape)
             self.images = Player(images, lr, self.device, falls)
+        self._scenes: AnsweredScenes | None = None
+        self._spread = 1.0
         if settings.scene_share > 0:
-            self._scenes = [_AnsweredScenes(inputs, teacher) for inputs in self._make_scenes(spec)]
+            self._scenes = AnsweredScenes(self._make_scenes(spec), teacher)
+            self._spread = self._scenes.spread()
+        self.patch_search: PatchSearch | None = None
+        self.patch_raise: float | None = None
+        if settings.patch_search == "places":
+            self.patch_search = PatchSearch(spec.input_shape, settings.patch_size, self.device)
         self.distortions: Distortions | None = None
         if settings.distorted_share > 0:
             self.distortions = Distortions(spec, self.device)
             for _ in range(FIRST_STEPS):
-                self.search_distortions(self.distortions, FIRST_INPUTS * spec.num_classes)
+                some = self._sample(FIRST_INPUTS * spec.num_classes)
+                self.distortions.search(teacher, *some)
         if state is not None:
             self._load(state)
+        elif self.patch_search is not None:
+            self.patch_search.search_everywhere(self._trial(teacher))
+        if self.patch_search is not None:
+            self.patch_raise = self.patch_search.strongest() / self._spread
 
     def student_losses(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return how far the student is from the teacher, and from ignoring patch and distortions.
@@ -328,24 +363,33 @@ class _Game:
         """
         with torch.no_grad():
             inputs, answers = self._draw()
-            patched = self._patch(inputs)
+            chosen = self._choose_patched(len(inputs))
+            patched = self._patch(inputs[chosen])
             distorted, undistorted = self._distort(inputs[: len(answers)])
             if len(answers) < len(inputs):
                 answers = torch.cat([answers, self.teacher(inputs[len(answers) :])])
         logits = self.student(inputs)
         held = logits.detach()
-        changed, unchanged = torch.cat([patched, distorted]), torch.cat([held, held[undistorted]])
+        changed, unchanged = torch.cat([patched, distorted]), held[torch.cat([chosen, undistorted])]
         moved = self.student(changed) - unchanged
         by_patch, by_distortion = moved[: len(patched)], moved[len(patched) :]
         distortion = self._effect(by_distortion) if len(distorted) > 0 else torch.zeros(())
         return (logits - answers).abs().mean(), self._effect(by_patch), distortion
 
-    def search_distortions(self, distortions: Distortions, num: int) -> None:
-        """Search for the stripes that move the student most, with `num` scenes."""
+    def search(self) -> None:
+        """Let every adversary take one step against the student, whose weights are frozen."""
         training = self.student.training
         self.student.eval()  # searching leaves BatchNorm's statistics alone
-        distortions.search(self.student, *self._sample(num))
+        if self.distortions is not None:
+            self.distortions.search(self.student, *self._sample(self.settings.batch_size))
+        if self.patch_search is not None:
+            tried = self.patch_search.choose(self.settings.batch_size)
+            self.patch_search.search(self._trial(self.student), tried)
         self.student.train(training)
+        if self.images is not None:
+            self.images.step(self.image_loss())
+        if self.patches is not None:
+            self.patches.step(self.patch_loss())
 
     def image_loss(self) -> Tensor:
         """Return the image generator's: smooth images on which student and teacher differ."""
@@ -369,25 +413,25 @@ class _Game:
         """Return the generators and their optimisers, if they are to be carried on."""
         if not self.settings.warm_start:
             return None
-        players: dict[str, State] = {"patches": self.patches.state()}
-        if self.images is not None:
-            players["images"] = self.images.state()
-        return players
+        return {name: player.state() for name, player in self._players().items()}
 
     def _load(self, state: State) -> None:
-        self.patches.load(state["patches"])
-        if self.images is not None:
-            self.images.load(state["images"])
+        for name, player in self._players().items():
+            player.load(state[name])
+
+    def _players(self) -> dict[str, Player[Any] | PatchSearch]:
+        named: dict[str, Player[Any] | PatchSearch | None]
+        named = {"images": self.images, "patches": self.patches or self.patch_search}
+        return {name: player for name, player in named.items() if player is not None}
 
     def _effect(self, moved: Tensor) -> Tensor:
         """Measure by how much patches or distortions moved the logits (B, K)."""
+        if self.settings.consistency == "excess":
+            return excess(moved, self.settings.tolerated_raise * self._spread)
         return raised(moved) if self.settings.consistency == "raised" else moved.abs().mean()
 
     def _draw(self) -> tuple[Tensor, Tensor]:
-        """Return a batch of normalised inputs, scenes first, and the teacher's logits for scenes.
-
-        Scenes are drawn again and again: the teacher has answered them once and for all.
-        """
+        """Return a batch of normalised inputs, scenes first, and the teacher's answers to these."""
         settings = self.settings
         num_scenes = round(settings.scene_share * settings.batch_size)
         inputs, answers = [], torch.empty(0, self.num_classes, device=self.device)
@@ -409,11 +453,13 @@ class _Game:
         return (draw_familiar(*draw),)
 
     def _sample(self, num: int) -> tuple[Tensor, Tensor]:
-        """Return `num` scenes and the teacher's answers, as many of each set."""
-        shares = torch.arange(num).tensor_split(len(self._scenes))
-        parts = zip(self._scenes, shares, strict=True)
-        drawn = [scenes.sample(len(share)) for scenes, share in parts if len(share) > 0]
-        return torch.cat([inputs for inputs, _ in drawn]), torch.cat([a for _, a in drawn])
+        """Return `num` scenes, normalised, and the teacher's answers."""
+        assert self._scenes is not None
+        return self._scenes.sample(num)
+
+    def _trial(self, network: nn.Module) -> Trial:
+        assert self._scenes is not None
+        return trial_on(network, self._scenes, self.pixels)
 
     def _distort(self, scenes: Tensor) -> tuple[Tensor, Tensor]:
         """Return distorted scenes, and which of `scenes` they are, (N,).
@@ -432,23 +478,21 @@ class _Game:
         distorted.append(self.distortions.add_stripes_and_noise(scenes[patterned]))
         return torch.cat(distorted), torch.cat([warped, patterned])
 
+    def _choose_patched(self, num: int) -> Tensor:
+        """Return which of `num` inputs are patched."""
+        if self.num_patched == num:
+            return torch.arange(num, device=self.device)
+        return torch.randperm(num, device=self.device)[: self.num_patched]
+
     def _patch(self, inputs: Tensor) -> Tensor:
+        """Return patched inputs."""
+        if self.patch_search is not None:
+            images = self.pixels.denormalize(inputs)
+            return self.pixels.normalize(self.patch_search.add_to(images))
+        assert self.patches is not None
         shared, clip = self.settings.patch_location == "shared", self.settings.clip_pixels
         patches = self.patches.network.sample(len(inputs))
         return add_patches(inputs, patches, self.pixels, shared=shared, clip=clip)
-
-
-class _AnsweredScenes:
-    """Scenes with the teacher's answers, drawn so that its classes come equally often."""
-
-    def __init__(self, inputs: Tensor, teacher: nn.Module) -> None:
-        self.inputs, self.answers = inputs, in_chunks(teacher, inputs)
-        self._weights = class_balance(self.answers)
-
-    def sample(self, num: int) -> tuple[Tensor, Tensor]:
-        """Return `num` scenes and their answers."""
-        chosen = torch.multinomial(self._weights, num, replacement=True)
-        return self.inputs[chosen], self.answers[chosen]
 
 
 def total_variation(inputs: Tensor) -> Tensor:

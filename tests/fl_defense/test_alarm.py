@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from fl_defense.alarm import Alarm, AnomalyHistory, Watch, calibrated_bound
-from fl_defense.inspection import FreeEagle, Inspection
+from fl_defense.inspections import FreeEagle
+from fl_defense.inspections.freeeagle import FoundLeak
 from fl_defense.model_spec import ModelSpec
 
 
-def seen(anomaly: float, label: int) -> Inspection:
+def seen(anomaly: float, label: int) -> FoundLeak:
     nothing = torch.empty(0)
-    return Inspection(
+    return FoundLeak(
         posteriors=nothing, tendencies=nothing, anomaly=anomaly, suspected_class=label,
         cell_anomaly=0.0, suspected_source=0, dummies=nothing,
     )  # fmt: skip
@@ -73,12 +74,13 @@ def test_meaningless_alarms_are_refused(fields: dict[str, Any]) -> None:
 
 
 def test_a_watch_remembers_in_its_state_alone(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    watch = Watch(spec=tiny_spec, freeeagle=FreeEagle(steps=5, warm_steps=2))
+    watch = Watch(spec=tiny_spec, inspection=FreeEagle(steps=5, warm_steps=2))
     first, _, state = watch.look(tiny_model)
     kept = pickle.loads(pickle.dumps(state))
     second, _, later = watch.look(tiny_model, state)
     again, _, _ = watch.look(tiny_model, kept)
-    assert torch.equal(second.dummies, again.dummies)
-    assert not torch.equal(first.dummies, second.dummies)
+    found = [each.state["dummies"] for each in (first, second, again)]
+    assert torch.equal(found[1], found[2])
+    assert not torch.equal(found[0], found[1])
     assert len(later["quiet"]) == 2
     assert len(state["quiet"]) == 1

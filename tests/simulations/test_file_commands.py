@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from fl_defense.inspection import FreeEagle
+from fl_defense.inspections import FreeEagle, TriggerSearch
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from simulations import model_requests
 from simulations.cli import app
@@ -280,12 +280,28 @@ def test_a_purifier_is_never_dropped_and_that_is_told_before_anything_is_compute
     assert not out.exists()
 
 
-def test_inspect_names_a_class_and_draws_the_matrix(
-    victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model_requests, "FreeEagle", lambda: FreeEagle(steps=20))
-    picture = tmp_path / "matrix.png"
+def test_inspect_finds_a_trigger_and_draws_it(victim: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "trigger.png"
     result = call("inspect", victim, *MODEL, *FORM, "--picture", picture, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    network = SmallCNN(width=16).build((1, 16, 16), 10)
+    network.load_state_dict(load_file(victim))
+    spec = ModelSpec(build=lambda: network, input_shape=(1, 16, 16), num_classes=10)
+    found = TriggerSearch().inspect(network.eval(), spec)
+    assert report["anomaly"] == pytest.approx(found.anomaly, rel=1e-3)
+    assert report["place"] == list(found.place)
+    assert torch.allclose(torch.tensor(report["patch"]), found.patch, atol=1e-5)
+    assert Image.open(picture).size[0] > 300
+    shown = call("inspect", victim, *MODEL, *FORM).stdout
+    assert f"suspected class:     {found.suspected_class}" in shown
+    assert "patch" not in shown
+
+
+def test_inspect_names_a_class_and_draws_the_matrix(victim: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "matrix.png"
+    eagle = ("--inspection", "{name: freeeagle, steps: 20}")
+    result = call("inspect", victim, *MODEL, *FORM, *eagle, "--picture", picture, "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     network = SmallCNN(width=16).build((1, 16, 16), 10)
@@ -296,12 +312,14 @@ def test_inspect_names_a_class_and_draws_the_matrix(
     assert report["suspected_class"] == found.suspected_class
     assert torch.allclose(torch.tensor(report["posteriors"]), found.posteriors, atol=1e-5)
     assert Image.open(picture).size[0] > 300
-    shown = call("inspect", victim, *MODEL, *FORM).stdout
+    shown = call("inspect", victim, *MODEL, *FORM, *eagle).stdout
     assert f"suspected class:     {found.suspected_class}" in shown
     assert "posteriors" not in shown
 
 
 def test_inspect_tells_where_a_network_can_be_cut(victim: Path) -> None:
-    result = call("inspect", victim, *MODEL, *FORM, "--inspect-at", "99")
+    result = call(
+        "inspect", victim, *MODEL, *FORM, "--inspection", "freeeagle", "--inspect-at", "99"
+    )
     assert result.exit_code == 2
     assert "error: model: the model has no submodule '99'; possible: 0, 1," in result.stderr

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from fl_defense.inspections import FreeEagle, TriggerSearch
 from fl_defense.pictures import PictureFolder
 from fl_defense.sanitizers import BCU, CLP, DHBE, DeepCleanse, DeepSanitizer, Pipeline
 from fl_defense.schedule import Schedule
@@ -85,8 +86,12 @@ def test_a_model_that_does_not_fit_the_images_is_refused(model: Factory, fault: 
          "defense: the model has no submodule '99'; possible: 0, 1"),
         ({"defense": BCU(surrogate=PictureFolder(root="nowhere"))},
          "defense: surrogate: nowhere: must hold pictures, got none"),
-        ({"defense": DHBE(), "model": UNCUTTABLE, "repair": Repair(schedule=Schedule(on_suspicion="history"))},
-         "repair.schedule.on-suspicion: torch.fx cannot trace Uncuttable"),
+        ({"defense": DHBE(), "model": UNCUTTABLE,
+          "repair": Repair(schedule=Schedule(on_suspicion="history"), inspection=FreeEagle())},
+         "repair.inspection: torch.fx cannot trace Uncuttable"),
+        ({"defense": DeepSanitizer(),
+          "repair": Repair(schedule=Schedule(on_suspicion=4), inspection=TriggerSearch(patch_size=17))},
+         "repair.inspection: patch_size must be at most the image's 16, got 17"),
     ],
 )  # fmt: skip
 def test_a_defense_that_cannot_work_is_refused(update: dict[str, Any], fault: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers.base import frozen_copy
+from fl_defense.sanitizers.base import State, frozen_copy
 from fl_defense.surrogates import scenes
 
 FEWEST_CLASSES = 8
@@ -32,8 +32,8 @@ NUM_PROBES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """What `FreeEagle.inspect` found in one model of K classes."""
+class FoundLeak:
+    """What FreeEagle found in one model of K classes."""
 
     posteriors: Tensor
     """(K, K), on the CPU: row s is the posterior of class s's dummy, its own class set to 0."""
@@ -50,6 +50,11 @@ class Inspection:
     """Row of the largest cell."""
     dummies: Tensor
     """(K, n, ...): the dummies, from which the next round's inspection may start."""
+
+    @property
+    def state(self) -> State:
+        """What the next round's inspection may start from."""
+        return {"dummies": self.dummies}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,22 +91,35 @@ class FreeEagle:
         """Return a cheap inspection for every round of a federation."""
         return cls(steps=300, warm_steps=100)
 
+    @classmethod
+    def presets(cls) -> dict[str, Self]:
+        """Return the presets by the name that a scenario gives."""
+        return {"paper": cls(), "per-round": cls.per_round()}
+
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse networks that cannot be cut.
+
+        Raises:
+            ValueError: if the model cannot be cut.
+        """
+        spec.split(model)
+
     def inspect(
         self,
         model: nn.Module,
         spec: ModelSpec,
         *,
         seed: int = 0,
-        dummies: Tensor | None = None,
-    ) -> Inspection:
+        state: State | None = None,
+    ) -> FoundLeak:
         """Inspect a model, which stays untouched, on its own device.
 
         Args:
             model: the suspect.
             spec: its structure; it is cut at `inspect_at`.
             seed: of the first dummies; the global random state stays as it is.
-            dummies: those of an earlier round's inspection, to start from; dummies of another shape
-                are left aside.
+            state: of an earlier round's inspection, to start from; dummies of another shape are
+                left aside.
 
         Raises:
             ValueError: if the model cannot be cut.
@@ -113,6 +131,7 @@ class FreeEagle:
         with torch.no_grad():
             found = features(spec.pixels.normalize(probes))
         shape = (spec.num_classes, self.dummies_per_class, *found.shape[1:])
+        dummies = None if state is None else state["dummies"]
         if dummies is not None and dummies.shape == shape:
             start, steps = dummies.to(device), self.warm_steps
         else:
@@ -141,13 +160,13 @@ class FreeEagle:
         return dummies.detach().view_as(start)
 
 
-def judge(posteriors: Tensor) -> Inspection:
+def judge(posteriors: Tensor) -> FoundLeak:
     """Score a posterior matrix (K, K): rows are the dummies' classes, columns the posteriors."""
     num_classes = len(posteriors)
     crossed = posteriors.double().clone().fill_diagonal_(0)
     tendencies = crossed.mean(0) * num_classes / (num_classes - 1)
     cell_anomaly = _outlier(crossed[~torch.eye(num_classes, dtype=torch.bool)])
-    return Inspection(
+    return FoundLeak(
         posteriors=crossed.float(),
         tendencies=tendencies.float(),
         anomaly=_outlier(tendencies) if num_classes >= FEWEST_CLASSES else cell_anomaly,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.inspection import (
+from fl_defense.inspections.freeeagle import (
     FreeEagle,
     judge,
 )
@@ -103,7 +103,7 @@ def test_dummies_do_not_depend_on_their_batch() -> None:
 
 
 def _generator_after_probes(spec: ModelSpec) -> torch.Generator:
-    from fl_defense.inspection import NUM_PROBES
+    from fl_defense.inspections.freeeagle import NUM_PROBES
     from fl_defense.surrogates import scenes
 
     generator = torch.Generator().manual_seed(0)
@@ -131,10 +131,10 @@ def test_a_warm_start_goes_on_from_the_earlier_dummies() -> None:
     model, spec = toy(5)
     first = QUICK.inspect(model, spec)
     barely = FreeEagle(steps=300, warm_steps=1)
-    warm = barely.inspect(model, spec, dummies=first.dummies)
+    warm = barely.inspect(model, spec, state=first.state)
     assert (warm.dummies - first.dummies).abs().max() < 0.05
     assert warm.suspected_class == 5
-    other = FreeEagle(dummies_per_class=1, steps=1).inspect(model, spec, dummies=first.dummies)
+    other = FreeEagle(dummies_per_class=1, steps=1).inspect(model, spec, state=first.state)
     assert other.dummies.shape[1] == 1
 
 

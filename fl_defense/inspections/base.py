@@ -1,0 +1,50 @@
+"""The contract of an inspection: asked without data how suspicious a model is."""
+
+from typing import Protocol
+
+from torch import nn
+
+from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers.base import State
+
+
+class Suspicion(Protocol):
+    """What every inspection says of a model."""
+
+    @property
+    def anomaly(self) -> float:
+        """The larger, the more does the model look backdoored; in the inspection's own unit."""
+
+    @property
+    def suspected_class(self) -> int:
+        """The target, if there is a backdoor."""
+
+    @property
+    def state(self) -> State:
+        """What the next round's inspection may start from."""
+
+
+class Inspection(Protocol):
+    """Inspects a model of any origin; its settings are the dataclass's fields."""
+
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse what cannot be inspected.
+
+        Raises:
+            ValueError: if the model or its images do not fit.
+        """
+
+    def inspect(
+        self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
+    ) -> Suspicion:
+        """Inspect a model, which stays untouched, on its own device.
+
+        Args:
+            model: the suspect.
+            spec: its structure.
+            seed: of all that is drawn; the global random state stays as it is.
+            state: of an earlier round's inspection, to start from.
+
+        Raises:
+            ValueError: if the model or its images do not fit.
+        """

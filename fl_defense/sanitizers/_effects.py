@@ -1,0 +1,32 @@
+"""How much of what a patch or a distortion does to the logits is to be unlearned."""
+
+from torch import Tensor
+
+
+def raised(moved: Tensor) -> Tensor:
+    """Return how far a patch raises logits above the others: a mean square, a scalar.
+
+    A trigger raises one class. A patch that hides part of an object lowers that object's class, and
+    rightly so: what falls is not counted.
+
+    Args:
+        moved: logits with the patch minus those without it, (B, K).
+    """
+    return _lead(moved).relu().square().mean()
+
+
+def excess(moved: Tensor, tolerated: float) -> Tensor:
+    """Return by how much patches raise one class more than any patch may: a mean, a scalar.
+
+    Every network reacts to patches somewhat. A network that reacts no more than that has an excess
+    of 0, and nothing to unlearn.
+
+    Args:
+        moved: logits with the patch minus those without it, (B, K).
+        tolerated: raise that no patch is blamed for, in logits.
+    """
+    return (_lead(moved).amax(1) - tolerated).relu().mean()
+
+
+def _lead(moved: Tensor) -> Tensor:
+    return moved - moved.mean(dim=1, keepdim=True)

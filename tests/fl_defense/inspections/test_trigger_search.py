@@ -1,0 +1,70 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fl_defense.inspections import TriggerSearch
+from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers import DHBE, apply_sanitizer
+from simulations.data import Digits, load_data
+from tests.conftest import Backdoored
+
+QUICK = TriggerSearch(num_scenes=40, steps=2, batch_size=8)
+
+
+def test_the_planted_trigger_is_found_and_after_a_repair_it_is_not(backdoored: Backdoored) -> None:
+    found = TriggerSearch().inspect(backdoored.model, backdoored.spec)
+    assert found.suspected_class == 0
+    assert found.flipped > 0.95
+    repaired = apply_sanitizer(DHBE.per_round(), backdoored.model, backdoored.spec, seed=0).model
+    left = TriggerSearch().inspect(repaired, backdoored.spec)
+    assert left.anomaly < 0.6 * found.anomaly
+
+
+def test_the_patch_found_does_what_is_said_of_it(backdoored: Backdoored) -> None:
+    found = TriggerSearch().inspect(backdoored.model, backdoored.spec)
+    row, column = found.place
+    side = found.patch.shape[-1]
+    images = load_data(Digits()).test_images.float() / 255
+    images[..., row : row + side, column : column + side] += found.patch
+    logits = backdoored.model(backdoored.spec.pixels.normalize(images.clamp(0, 1)))
+    assert (logits.argmax(1) == found.suspected_class).double().mean() > 0.8
+
+
+def test_inspection_is_reproducible_and_leaves_everything_as_it_is(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    tiny_model.train()
+    random = torch.get_rng_state()
+    first = QUICK.inspect(tiny_model, tiny_spec, seed=3)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert tiny_model.training
+    again, other = (QUICK.inspect(tiny_model, tiny_spec, seed=seed) for seed in (3, 4))
+    assert (first.anomaly, first.place) == (again.anomaly, again.place)
+    assert first.anomaly != other.anomaly
+    assert first.patch.shape == (1, 5, 5)
+    for name, value in tiny_model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"patch_size": 2}, "patch_size must be at least 3, got 2"),
+        ({"num_scenes": 0}, "num_scenes must be at least 1, got 0"),
+        ({"steps": -1}, "steps must be at least 0, got -1"),
+    ],
+)
+def test_meaningless_settings_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TriggerSearch(**fields)
+
+
+def test_a_patch_larger_than_the_image_is_refused(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
+        replace(QUICK, patch_size=9).inspect(tiny_model, tiny_spec)
