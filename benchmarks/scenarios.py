@@ -43,6 +43,12 @@ VARIANTS = {
         "repair.schedule.every=3",
     ],
     "last round only": ["repair.schedule.every=null"],
+    "on suspicion": ["repair.schedule.on-suspicion=3", "repair.schedule.last=false"],
+    "no attack, on suspicion": [
+        "attack.name=none",
+        "repair.schedule.on-suspicion=3",
+        "repair.schedule.last=false",
+    ],
     "FedMedian": ["aggregator.name=fedmedian"],
     "MultiKrum": ["aggregator.name=multikrum", "aggregator.num-malicious=2"],
 }
@@ -75,6 +81,7 @@ def main() -> None:
             rounds = [
                 {name: getattr(record, name) for name in ("round", "accepted", "agreement", *RATES)}
                 | {"attack_success_rate_before": record.attack_success_rate_before}
+                | {"anomaly": record.details.get("anomaly")}
                 for record in result.records
             ]
             put(results, variant, result.summary | {"by_round": rounds})
