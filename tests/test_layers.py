@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {
         "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.batchnorm", "fl_defense.metrics",
-        "fl_defense.surrogates",
+        "fl_defense.surrogates", "fl_defense.patch_search",
     },
     {
         "fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate",
-        "fl_defense.inspection", "fl_defense.alarm",
+        "fl_defense.inspections", "fl_defense.alarm",
     },
     {
         "fl_defense.strategy", "fl_defense.repairer", "fl_defense.replies",
