@@ -76,7 +76,12 @@ def main() -> None:
                     # Written after every row: an interrupted benchmark keeps what it measured.
                     text = json.dumps(rows, indent=1) + "\n"
                     arguments.out.write_text(text, encoding="utf-8")
-    say(table(rows))
+    say(table(current(rows)))
+
+
+def current(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that today's settings have measured."""
+    return [row for row in rows if row["is"] == repr(INSPECTIONS[row["inspection"]])]
 
 
 def inspect(farm: Farm, setting: Setting, inspection: Inspection) -> dict[str, Any]:

@@ -249,7 +249,7 @@ how often a backdoored model's score is above a clean one's. TPR: share of the b
 above the bound that 5 % of the clean ones exceed. Named: share of them whose suspected class is the
 target. The trigger search's anomaly is in standard deviations of the logits.
 
-{inspection.table(rows)}
+{inspection.table(inspection.current(rows))}
 """
 
 

@@ -67,7 +67,12 @@ class AnomalyHistory:
         """Take in a round's inspection; return whether it is an alarm.
 
         A round with an alarm does not become part of the past that later rounds are compared with.
+
+        Raises:
+            ValueError: if the anomaly is not finite.
         """
+        if not math.isfinite(found.anomaly):
+            raise ValueError(f"the anomaly is {found.anomaly}, which compares with nothing")
         logarithm = math.log(max(found.anomaly, SMALLEST_ANOMALY))
         self.suspected = [*self.suspected[-2:], found.suspected_class]
         alarmed = self._above_bound(found.anomaly) or self._stands_out(logarithm)
@@ -131,7 +136,7 @@ class Watch:
         """
         earlier: State = state or {"quiet": [], "suspected": [], "inspection": None}
         history = AnomalyHistory(self.alarm, earlier["quiet"], earlier["suspected"])
-        before = earlier["inspection"]
+        before = earlier.get("inspection")
         found = self.inspection.inspect(model, self.spec, seed=self.seed, state=before)
         alarmed = history.add(found)
         return found, alarmed, {

@@ -6,6 +6,7 @@ one that stays at a place does, within a few steps. What it finds in a clean mod
 about two standard deviations of the logits, and by five to ten in a backdoored one.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ MEMORY = 0.7
 """Share of the earlier estimate of a patch's effect that each step keeps."""
 EVERYWHERE = 0.3
 """How often a patch of no effect is drawn, against one of the mean effect."""
+VALUES_AT_ONCE = 2**22
+"""Pixel values of images that are searched with in one pass."""
 LARGEST_EFFECT = 1e12
 """Bound of an effect, far above any that a network with finite answers shows."""
 TINY = 1e-12
@@ -49,21 +52,30 @@ class PatchSearch:
         shape: channels, height, width of an image.
         side: of the patch, in pixels.
         device: where the images are.
+
+    Warns:
+        UserWarning: if the image is too large for its places to touch one another.
     """
 
     def __init__(self, shape: tuple[int, int, int], side: int, device: torch.device) -> None:
         channels, height, width = shape
         rows, columns = _corners(height, side, device), _corners(width, side, device)
+        apart = max(_stride(length, side) for length in (height, width))
+        if apart > side:
+            warnings.warn(
+                f"patches of {side} pixels are searched {apart} pixels apart in images of "
+                f"{height}x{width}: a trigger in between is missed; give a larger patch size",
+                stacklevel=2,
+            )
         self.places = torch.cartesian_prod(rows, columns)
         """(P, 2): upper left corners."""
         num = len(self.places)
         self.patches = torch.rand(num, channels, side, side, device=device) * 2 - 1
         """(P, C, side, side) in [-1, 1], to be added to images in [0, 1]."""
-        self.classes = torch.zeros(num, dtype=torch.long, device=device)
-        """(P,): class that each raises most."""
         self.effects = torch.ones(num, device=device)
         """(P,): mean square of the raise, in logits."""
         self._steps = torch.zeros(num, device=device)
+        self._at_once = min(CHUNK, max(1, VALUES_AT_ONCE // (channels * height * width)))
 
     @property
     def num_first_images(self) -> int:
@@ -74,7 +86,7 @@ class PatchSearch:
         """Take the first steps, at every place."""
         everywhere = torch.arange(len(self.places), device=self.places.device)
         for _ in range(FIRST_STEPS):
-            for tried in everywhere.repeat_interleave(IMAGES_PER_PLACE).split(CHUNK):
+            for tried in everywhere.repeat_interleave(IMAGES_PER_PLACE).split(self._at_once):
                 self.search(trial, tried)
 
     def choose(self, num: int) -> Tensor:
@@ -111,8 +123,7 @@ class PatchSearch:
         step = (2 / (self._steps + 2)).clamp(min=LEAST_STEP).view(-1, 1, 1, 1)
         stepped = torch.lerp(self.patches, gradient.sign(), step)
         self.patches = torch.where(is_tried.view(-1, 1, 1, 1), stepped, self.patches)
-        self.classes = torch.where(is_tried, classes, self.classes)
-        self._steps += is_tried
+        self._steps = self._steps + is_tried
         squares = torch.zeros_like(self.effects).index_add(0, tried, rise.detach().relu().square())
         seen = MEMORY * self.effects + (1 - MEMORY) * squares / times.clamp(min=1)
         # A network that overflows is found out later; weights that cannot be drawn from would
@@ -122,7 +133,9 @@ class PatchSearch:
 
     def strongest(self) -> float:
         """Return how far the strongest patch raises its class, in logits."""
-        return float(self.effects.max().sqrt())
+        # Less what is left of the effect of 1 that all places start from.
+        left = MEMORY**self._steps
+        return float(((self.effects - left) / (1 - left)).nan_to_num(0.0).max().clamp(min=0).sqrt())
 
     def draw(self, num: int) -> Tensor:
         """Return places, (num,); those of strong patches more often."""
@@ -150,8 +163,14 @@ class PatchSearch:
         return {"patches": self.patches, "effects": self.effects, "steps": self._steps}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from an earlier state."""
+        """Go on from an earlier state.
+
+        Raises:
+            ValueError: if it was written by a search of another kind or size.
+        """
         device = self.places.device
+        if "patches" not in state or state["patches"].shape != self.patches.shape:
+            raise ValueError("state: was written by a patch search of another kind or size")
         self.patches = state["patches"].to(device)
         self.effects = state["effects"].to(device)
         self._steps = state["steps"].to(device)
@@ -175,6 +194,9 @@ def trial_on(network: nn.Module, scenes: AnsweredScenes, pixels: Pixels) -> Tria
 def _corners(length: int, side: int, device: torch.device) -> Tensor:
     """Return where along an axis a patch may begin: from one edge to the other."""
     last = length - side
-    stride = max(1, side // 2, -(-last // (MOST_PER_AXIS - 1)))
-    corners = [*range(0, last, stride), last]
-    return torch.tensor(corners, device=device)
+    return torch.tensor([*range(0, last, _stride(length, side)), last], device=device)
+
+
+def _stride(length: int, side: int) -> int:
+    """Return how far one place lies from the next: half a patch, as long as there is room."""
+    return max(1, side // 2, -(-(length - side) // (MOST_PER_AXIS - 1)))

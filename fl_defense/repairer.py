@@ -108,6 +108,7 @@ class Repairer:
                 raise
             logger.exception("round %d: the inspection failed, repair to be safe", record.round)
             record.details["inspection_failure"] = f"{type(error).__name__}: {error}"
+            carried.watch = None  # what could not be read would not be readable in the next round
             return True
         record.details["inspect_seconds"] = time.perf_counter() - started
         record.details["anomaly"] = found.anomaly

@@ -22,7 +22,8 @@ class Schedule:
     on_suspicion: float | Literal["history"] | None = None
     """Repair a due round only if an inspection raises the alarm: a number, when it finds an anomaly
     above it; history, when it finds more than in earlier rounds; null: do not ask. For the trigger
-    search 3 lies between clean and backdoored models of images of 28 pixels and more."""
+    search 3 lies between clean models and those in which a patch turns every class, if images have
+    28 pixels or more."""
 
     def __post_init__(self) -> None:
         if self.first_round < 1:

@@ -29,6 +29,8 @@ MOVING_RATE = 0.05
 """Learning rate of their Adam, in units of normalised pixels."""
 HALF_SURE = math.log(2)
 """Cross-entropy below which a class has at least half the posterior."""
+SMALLEST_SPREAD = 1e-12
+"""Spread of a network that says the same to everything."""
 MAX_SHAPES = 6
 """Most ellipses and rectangles in one scene."""
 MAX_STROKES = 4
@@ -235,7 +237,7 @@ class AnsweredScenes:
 
     def spread(self) -> float:
         """Return how far the logits of one image lie apart: their mean standard deviation."""
-        return float(self.sets[-1][1].std(1).mean())
+        return max(SMALLEST_SPREAD, float(self.sets[-1][1].std(1).mean()))
 
 
 def class_balance(logits: Tensor) -> Tensor:

@@ -54,9 +54,9 @@ def inspect(
 ) -> None:
     """Ask without data whether a model is backdoored, and towards which class.
 
-    The trigger search has an anomaly of up to 3 in a clean model, and of more in a model with a
-    backdoor that a patch triggers; images below 28 pixels need a bound of their own. In a results
-    folder the scenario beside the file says what is not given.
+    The trigger search has an anomaly of up to 3 in a clean model, and of more where a small patch
+    turns every class; images below 28 pixels need a bound of their own. In a results folder the
+    scenario beside the file says what is not given.
     """
     with clear_errors():
         from simulations.model_requests import InspectRequest, read_part, read_request

@@ -131,7 +131,7 @@ class FreeEagle:
         with torch.no_grad():
             found = features(spec.pixels.normalize(probes))
         shape = (spec.num_classes, self.dummies_per_class, *found.shape[1:])
-        dummies = None if state is None else state["dummies"]
+        dummies = None if state is None else state.get("dummies")
         if dummies is not None and dummies.shape == shape:
             start, steps = dummies.to(device), self.warm_steps
         else:

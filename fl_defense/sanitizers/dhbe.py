@@ -33,9 +33,9 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
      them others that gradient steps moved towards each class.
 What each deviation is worth is in docs/methods.md.
 
-Needs: image shape and pixel normalisation. No images. Cost: 6 forward passes of a batch per student
-step, half of them for the patched images; 7 for generated images; 2 per batch of the patch search
-and 4 per generator step; with distortions 3 per distorted image and 2 more of a batch.
+Needs: image shape and pixel normalisation. No images. Cost, in forward passes: 3 of a batch per
+student step, 1 more for generated images, 3 per patched or distorted image; 2 of a batch for each
+search, 4 per generator step.
 `details["forward_images"]` counts them. `details["patch_raise"]` tells what the search found before
 the repair: by how many standard deviations of the logits the strongest patch raises a class.
 """
@@ -88,7 +88,7 @@ class DHBE:
     """
 
     iterations: int = 150
-    """Outer iterations; each has `student_steps` student steps and one step per generator."""
+    """Outer iterations; each has `student_steps` student steps and one step of each search."""
     student_steps: int = 1
     """Student steps per outer iteration."""
     batch_size: int = 96
@@ -102,7 +102,7 @@ class DHBE:
     weight_decay: float = 0.0
     """Of the student's optimiser."""
     generator_lr: float = 1e-2
-    """Adam's learning rate for the image generator and the trigger generator."""
+    """Adam's learning rate for the image generator and the trigger generator, if there are any."""
     patch_size: int = 5
     """Side of the searched patch in pixels, 3 to the whole image."""
     patch_search: Literal["places", "generator"] = "places"
@@ -133,11 +133,11 @@ class DHBE:
     student_batchnorm: Literal["frozen", "train"] = "frozen"
     """Keep the student's BatchNorm statistics, or update them as the paper does."""
     patch_location: Literal["per-image", "shared"] = "per-image"
-    """Place the patch anew on each image, or once per batch as the paper does."""
+    """Of the generator: place the patch anew on each image, or once per batch as in the paper."""
     clip_pixels: bool = True
-    """Clip patched images to [0, 1]; the paper does not."""
+    """Clip images with patches of the generator to [0, 1]; the paper does not."""
     warm_start: bool = False
-    """Carry the generators and their optimisers to the next round instead of starting afresh."""
+    """Carry the patches, or the generators and their optimisers, to the next round."""
     latent_size: int = 64
     """Length of the generators' random input."""
     generator_width: int = 16
@@ -157,6 +157,11 @@ class DHBE:
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("scene_share", "distorted_share"):
             _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+        if self.patch_search == "places":
+            shared = self.patch_location == "shared"
+            _require(not shared, "patch_location", "per-image with patch_search places", "shared")
+            clipped = self.clip_pixels
+            _require(clipped, "clip_pixels", "true with patch_search places", clipped)
         share = self.patched_share
         _require(0 < share <= 1, "patched_share", "in (0, 1]", share)
         on_scenes = self.patch_search == "places" or self.consistency == "excess"
@@ -351,9 +356,8 @@ class _Game:
                 self.distortions.search(teacher, *some)
         if state is not None:
             self._load(state)
-        elif self.patch_search is not None:
-            self.patch_search.search_everywhere(self._trial(teacher))
         if self.patch_search is not None:
+            self.patch_search.search_everywhere(self._trial(teacher))
             self.patch_raise = self.patch_search.strongest() / self._spread
 
     def student_losses(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -410,7 +414,7 @@ class _Game:
         return -self._effect(self.student(self._patch(inputs)) - logits)
 
     def state(self) -> dict[str, State] | None:
-        """Return the generators and their optimisers, if they are to be carried on."""
+        """Return patches or generators, if they are to be carried on."""
         if not self.settings.warm_start:
             return None
         return {name: player.state() for name, player in self._players().items()}

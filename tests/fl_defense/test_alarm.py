@@ -61,6 +61,13 @@ def test_the_bound_lets_the_wanted_share_of_benign_models_pass() -> None:
         calibrated_bound(benign[:19], 0.05)
 
 
+def test_an_anomaly_that_compares_with_nothing_is_refused() -> None:
+    history = AnomalyHistory(Alarm(bound=3.0))
+    with pytest.raises(ValueError, match="the anomaly is nan"):
+        history.add(seen(math.nan, 1))
+    assert history.quiet == []
+
+
 def test_an_anomaly_of_zero_has_a_logarithm() -> None:
     history = AnomalyHistory(Alarm())
     history.add(seen(0.0, 1))

@@ -50,6 +50,25 @@ def test_inspection_is_reproducible_and_leaves_everything_as_it_is(
         assert torch.equal(value, before[name])
 
 
+def test_a_network_that_says_the_same_to_everything_is_no_suspect(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    with torch.no_grad():
+        for parameter in tiny_model.parameters():
+            parameter.zero_()
+    assert QUICK.inspect(tiny_model, tiny_spec).anomaly == 0
+
+
+def test_a_network_without_finite_answers_is_refused(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    with torch.no_grad():
+        for parameter in tiny_model.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ValueError, match="answers to scenes are not finite"):
+        QUICK.inspect(tiny_model, tiny_spec)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -236,6 +236,8 @@ def test_state_survives_pickling(tiny_model: nn.Module, tiny_spec: ModelSpec) ->
         ({"distorted_share": -0.1}, r"distorted_share must be in \[0, 1\], got -0.1"),
         ({"distorted_share": 0.5, "scene_share": 0.0}, "scene_share must be above 0 where"),
         ({"scene_share": 0.0}, "scene_share must be above 0 where patches are searched on scenes"),
+        ({"clip_pixels": False}, "clip_pixels must be true with patch_search places"),
+        ({"patch_location": "shared"}, "patch_location must be per-image with patch_search places"),
         ({"patched_share": 0.0}, r"patched_share must be in \(0, 1\], got 0.0"),
         ({"tolerated_raise": -1.0}, "tolerated_raise must be at least 0, got -1.0"),
     ],
