@@ -31,7 +31,15 @@ from simulations.choices import field_docs
 
 QUICK: dict[str, Sanitizer] = {
     "none": NoDefense(),
-    "dhbe": DHBE(iterations=2, batch_size=8, num_scenes=32, patch_size=3, warm_start=True),
+    # Nothing tolerated: a network without a backdoor would be left as it is.
+    "dhbe": DHBE(
+        iterations=2,
+        batch_size=8,
+        num_scenes=32,
+        patch_size=3,
+        tolerated_raise=0.0,
+        warm_start=True,
+    ),
     "deep-sanitizer": DeepSanitizer(
         steps=2, batch_size=8, num_dummies=32, balancing_steps=2, patch_size=3, warm_start=True
     ),
