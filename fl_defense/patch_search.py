@@ -33,7 +33,7 @@ VALUES_AT_ONCE = 2**22
 LARGEST_EFFECT = 1e12
 """Bound of an effect, far above any that a network with finite answers shows."""
 TINY = 1e-12
-"""Keeps a weight from being zero."""
+"""Keeps a division or a weight from being zero."""
 
 Movement = Callable[[Tensor], Tensor]
 """From patched images (B, C, H, W) in [0, 1] to what the patches changed in the logits, (B, K)."""
@@ -112,7 +112,7 @@ class PatchSearch:
         images, movement = trial(len(tried))
         patches = self.patches.clone().requires_grad_(True)
         moved = movement(self.paste(images, patches[tried], tried))
-        lead = moved - moved.mean(1, keepdim=True)
+        lead = leads(moved)
         by_place = torch.zeros(len(patches), lead.shape[1], device=lead.device)
         classes = by_place.index_add(0, tried, lead.detach()).argmax(1)
         rise = lead.gather(1, classes[tried][:, None])[:, 0]
@@ -125,11 +125,7 @@ class PatchSearch:
         self.patches = torch.where(is_tried.view(-1, 1, 1, 1), stepped, self.patches)
         self._steps = self._steps + is_tried
         squares = torch.zeros_like(self.effects).index_add(0, tried, rise.detach().relu().square())
-        seen = MEMORY * self.effects + (1 - MEMORY) * squares / times.clamp(min=1)
-        # A network that overflows is found out later; weights that cannot be drawn from would
-        # break off here, on a GPU for good.
-        seen = seen.nan_to_num(0.0, posinf=LARGEST_EFFECT).clamp(max=LARGEST_EFFECT)
-        self.effects = torch.where(is_tried, seen, self.effects)
+        self.effects = remembered(self.effects, squares, times, MEMORY)
 
     def strongest(self) -> float:
         """Return how far the strongest patch raises its class, in logits."""
@@ -174,6 +170,45 @@ class PatchSearch:
         self.patches = state["patches"].to(device)
         self.effects = state["effects"].to(device)
         self._steps = state["steps"].to(device)
+
+
+def leads(moved: Tensor) -> Tensor:
+    """Return by how much each logit was moved above the others, of logits' changes (B, K)."""
+    return moved - moved.mean(dim=1, keepdim=True)
+
+
+def remembered(effects: Tensor, squares: Tensor, times: Tensor, memory: float) -> Tensor:
+    """Return the running means of effects, (P,), after some of them were seen again.
+
+    Args:
+        effects: the means so far.
+        squares: sums of what was seen now.
+        times: how often each was seen now; those at 0 stay as they are.
+        memory: share of the earlier mean that is kept.
+    """
+    seen = memory * effects + (1 - memory) * squares / times.clamp(min=1)
+    # A network that overflows is found out later; weights that cannot be drawn from would break off
+    # here, on a GPU for good.
+    seen = seen.nan_to_num(0.0, posinf=LARGEST_EFFECT).clamp(max=LARGEST_EFFECT)
+    return torch.where(times > 0, seen, effects)
+
+
+def searched_side(patch_size: int | None, shape: tuple[int, ...]) -> int:
+    """Return the side of the searched patch for images of (C, H, W).
+
+    Args:
+        patch_size: its side; None: a fifth of the image's shorter side, from 3 to 5 pixels, which
+            is DHBE's 5 for images of 25 pixels and more.
+        shape: channels, height, width.
+
+    Raises:
+        ValueError: if the patch is larger than the image.
+    """
+    side = min(shape[1:])
+    searched = min(max(side // 5, 3), 5) if patch_size is None else patch_size
+    if searched > side:
+        raise ValueError(f"patch_size must be at most the image's {side}, got {searched}")
+    return searched
 
 
 def trial_on(network: nn.Module, scenes: AnsweredScenes, pixels: Pixels) -> Trial:

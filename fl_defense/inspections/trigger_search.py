@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.patch_search import PatchSearch, trial_on
-from fl_defense.sanitizers.base import State, frozen_copy
-from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
+from fl_defense.patch_search import PatchSearch, leads, searched_side, trial_on
+from fl_defense.sanitizers.base import State, frozen_copy, seeded
+from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
 
 NUM_FINALISTS = 8
 """Strongest patches that are measured at the end."""
@@ -86,11 +86,7 @@ class TriggerSearch:
             ValueError: if the patch is larger than the image.
         """
         del model
-        most = min(spec.input_shape[1:])
-        if self.patch_size > most:
-            raise ValueError(
-                f"patch_size must be at most the image's {most}, got {self.patch_size}"
-            )
+        searched_side(self.patch_size, spec.input_shape)
 
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
@@ -109,16 +105,15 @@ class TriggerSearch:
         del state
         self.check(model, spec)
         device = next(model.parameters()).device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             return self._search(frozen_copy(model), spec, device)
 
     def _search(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> FoundTrigger:
         inputs = draw_familiar(Scenes(), model, spec, 2 * self.num_scenes, self.scenes_per_kept)
-        if not in_chunks(model, inputs).isfinite().all():
-            raise ValueError("the model's answers to scenes are not finite")
         # The most familiar come first: dealt out in turn, both halves are alike.
         searched, judges = (AnsweredScenes([inputs[start::2]], model) for start in (0, 1))
+        if not all(each.sets[0][1].isfinite().all() for each in (searched, judges)):
+            raise ValueError("the model's answers to scenes are not finite")
         patches = PatchSearch(spec.input_shape, self.patch_size, device)
         trial = trial_on(model, searched, spec.pixels)
         patches.search_everywhere(trial)
@@ -138,8 +133,7 @@ def _measure(
     images = spec.pixels.denormalize(inputs).clamp(0, 1)
     patched = patches.paste(images, patches.patches[at], at)
     logits = model(spec.pixels.normalize(patched))
-    moved = logits - answers
-    lead = (moved - moved.mean(1, keepdim=True)).mean(0)
+    lead = leads(logits - answers).mean(0)
     label = int(lead.argmax())
     others = answers.argmax(1) != label
     flipped = (logits.argmax(1) == label)[others].double().mean().nan_to_num().item()

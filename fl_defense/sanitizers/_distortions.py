@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.patch_search import TINY, remembered
 
 OPACITY = 0.3
 """Largest weight of the noise against the image."""
@@ -32,10 +33,6 @@ MEMORY = 0.8
 """Share of the earlier estimate of a pattern's effect that each search step keeps."""
 TOGETHER = 128
 """Images that are searched with in one pass."""
-LARGEST_EFFECT = 1e12
-"""Bound of an effect, far above any that a network with finite answers shows."""
-TINY = 1e-12
-"""Keeps a division or a weight from being zero."""
 
 
 class Distortions:
@@ -101,11 +98,7 @@ class Stripes:
         step = max(2 / (self._steps + 2), LEAST_STEP)
         moved = torch.lerp(self.patterns, AMPLITUDE * steepest_stripes(gradient), step)
         self.patterns = torch.where((tried > 0).view(-1, 1, 1, 1), moved, self.patterns)
-        seen = MEMORY * self.effects + (1 - MEMORY) * squares / tried.clamp(min=1)
-        # A network that overflows is found out later; weights that cannot be drawn from would
-        # break off here, on a GPU for good.
-        seen = seen.nan_to_num(0.0, posinf=LARGEST_EFFECT).clamp(max=LARGEST_EFFECT)
-        self.effects = torch.where(tried > 0, seen, self.effects)
+        self.effects = remembered(self.effects, squares, tried, MEMORY)
         self._steps += 1
 
     def add_to(self, images: Tensor) -> Tensor:

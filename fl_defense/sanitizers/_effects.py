@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from fl_defense.patch_search import leads
+
 
 def raised(moved: Tensor) -> Tensor:
     """Return how far a patch raises logits above the others: a mean square, a scalar.
@@ -12,7 +14,7 @@ def raised(moved: Tensor) -> Tensor:
     Args:
         moved: logits with the patch minus those without it, (B, K).
     """
-    return _lead(moved).relu().square().mean()
+    return leads(moved).relu().square().mean()
 
 
 def excess(moved: Tensor, tolerated: float) -> Tensor:
@@ -25,8 +27,4 @@ def excess(moved: Tensor, tolerated: float) -> Tensor:
         moved: logits with the patch minus those without it, (B, K).
         tolerated: raise that no patch is blamed for, in logits.
     """
-    return (_lead(moved).amax(1) - tolerated).relu().mean()
-
-
-def _lead(moved: Tensor) -> Tensor:
-    return moved - moved.mean(dim=1, keepdim=True)
+    return (leads(moved).amax(1) - tolerated).relu().mean()

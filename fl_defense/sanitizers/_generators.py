@@ -139,24 +139,6 @@ def one_cycle(
     )
 
 
-def searched_side(patch_size: int | None, shape: tuple[int, ...]) -> int:
-    """Return the side of the searched patch for images of (C, H, W).
-
-    Args:
-        patch_size: its side; None: a fifth of the image's shorter side, from 3 to 5 pixels, which
-            is DHBE's 5 for images of 25 pixels and more.
-        shape: channels, height, width.
-
-    Raises:
-        ValueError: if the patch is larger than the image.
-    """
-    side = min(shape[1:])
-    searched = min(max(side // 5, 3), 5) if patch_size is None else patch_size
-    if searched > side:
-        raise ValueError(f"patch_size must be at most the image's {side}, got {searched}")
-    return searched
-
-
 def add_patches(
     inputs: Tensor, patches: Tensor, pixels: Pixels, *, shared: bool, clip: bool = True
 ) -> Tensor:

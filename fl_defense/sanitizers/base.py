@@ -8,7 +8,8 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -108,8 +109,7 @@ def apply_sanitizer(
     was_training = suspect.training
     suspect.eval()
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         sanitized = sanitizer.sanitize(suspect, spec, state)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -145,6 +145,14 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
     if check is not None:
         with torch.random.fork_rng(devices=[]):
             check(model, spec)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed on the CPU and on `device`; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

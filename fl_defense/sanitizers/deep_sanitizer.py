@@ -40,13 +40,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.patch_search import searched_side
 from fl_defense.sanitizers._effects import raised
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
     Player,
     add_patches,
     one_cycle,
-    searched_side,
 )
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import CHUNK, HALF_SURE, Scenes, draw_familiar, in_chunks

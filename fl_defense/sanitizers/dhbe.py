@@ -50,7 +50,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.patch_search import PatchSearch, Trial, trial_on
+from fl_defense.patch_search import PatchSearch, Trial, searched_side, trial_on
 from fl_defense.sanitizers._distortions import FIRST_INPUTS, FIRST_STEPS, Distortions
 from fl_defense.sanitizers._effects import excess, raised
 from fl_defense.sanitizers._generators import (
@@ -232,9 +232,7 @@ class DHBE:
             ValueError: if the patch is larger than the image.
         """
         del model
-        most = min(spec.input_shape[1:])
-        wanted = f"at most the image's {most}"
-        _require(self.patch_size <= most, "patch_size", wanted, self.patch_size)
+        searched_side(self.patch_size, spec.input_shape)
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None

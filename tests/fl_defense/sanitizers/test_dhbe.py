@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.patch_search import searched_side
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers._generators import (
     ImageGenerator,
     PatchGenerator,
     place_patches,
-    searched_side,
 )
 from fl_defense.sanitizers.dhbe import _Game, total_variation
 from simulations.models import SmallCNN
