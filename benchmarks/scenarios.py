@@ -38,6 +38,15 @@ VARIANTS = {
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
     "deep-sanitizer": ["defense.name=deep-sanitizer"],
+    "dhbe, repaired from the first of ten rounds": [
+        "rounds=10",
+        "repair.schedule.first-round=1",
+    ],
+    "deep-sanitizer, repaired from the first of ten rounds": [
+        "defense.name=deep-sanitizer",
+        "rounds=10",
+        "repair.schedule.first-round=1",
+    ],
     "repaired model broadcast, every third round": [
         "repair.broadcast=repaired",
         "repair.schedule.every=3",
@@ -80,7 +89,7 @@ def main() -> None:
                 result = run_scenario(scenario, Path(folder) / "run")
             rounds = [
                 {name: getattr(record, name) for name in ("round", "accepted", "agreement", *RATES)}
-                | {"attack_success_rate_before": record.attack_success_rate_before}
+                | {f"{name}_before": getattr(record, f"{name}_before") for name in RATES}
                 | {"anomaly": record.details.get("anomaly")}
                 for record in result.records
             ]
