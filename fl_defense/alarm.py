@@ -14,6 +14,7 @@ from torch import nn
 
 from fl_defense.inspections import Inspection, Suspicion, TriggerSearch
 from fl_defense.model_spec import ModelSpec
+from fl_defense.ranges import require_positive
 from fl_defense.sanitizers.base import State
 
 MAD_TO_DEVIATION = 1.4826
@@ -43,8 +44,7 @@ class Alarm:
     """Quiet rounds that it takes to compare with; before, the past raises no alarm."""
 
     def __post_init__(self) -> None:
-        if self.deviations <= 0:
-            raise ValueError(f"deviations must be positive, got {self.deviations}")
+        require_positive(self, "deviations")
         if self.fewest < 2 or self.window < self.fewest:
             raise ValueError(
                 f"fewest must be at least 2 and window at least fewest, got {self.fewest} and "

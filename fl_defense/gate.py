@@ -6,6 +6,7 @@ import torch
 
 from fl_defense.metrics import predict
 from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.ranges import require
 from fl_defense.surrogates import scenes
 
 NUM_IMAGES = 1024
@@ -28,8 +29,7 @@ class DoNoHarmGate:
     def __init__(
         self, spec: ModelSpec, min_agreement: float, *, seed: int, device: torch.device
     ) -> None:
-        if not 0 <= min_agreement <= 1:
-            raise ValueError(f"min_agreement must be in [0, 1], got {min_agreement}")
+        require(0 <= min_agreement <= 1, "min_agreement", "in [0, 1]", min_agreement)
         self.min_agreement = min_agreement
         generator = torch.Generator().manual_seed(seed)
         self._images = scenes(NUM_IMAGES, spec.input_shape, generator=generator).to(device)

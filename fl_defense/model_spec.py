@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_cut import default_cut, split_at
+from fl_defense.ranges import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,7 @@ class ModelSpec:
             raise ValueError(
                 f"input_shape must be (channels, height, width), got {self.input_shape}"
             )
-        if self.num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        require_at_least(self, num_classes=2)
         if len(self.pixels.mean) not in (1, self.input_shape[0]):
             raise ValueError(
                 f"pixels must have 1 or {self.input_shape[0]} channels, got {len(self.pixels.mean)}"

@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord
 from numpy.typing import NDArray
 
+from fl_defense.ranges import require_at_least, require_positive
 from fl_defense.records import Rejection
 
 MAX_INTEGER = 2**53
@@ -51,10 +52,8 @@ class ReplyCheck:
     """Largest absolute value that a weight may have; far above any trained network's."""
 
     def __post_init__(self) -> None:
-        if self.max_weight_ratio < 1:
-            raise ValueError(f"max_weight_ratio must be at least 1, got {self.max_weight_ratio}")
-        if self.max_abs <= 0:
-            raise ValueError(f"max_abs must be positive, got {self.max_abs}")
+        require_at_least(self, max_weight_ratio=1)
+        require_positive(self, "max_abs")
 
     def sort(
         self,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fl_defense.ranges import require_at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -26,8 +28,7 @@ class Schedule:
     28 pixels or more."""
 
     def __post_init__(self) -> None:
-        if self.first_round < 1:
-            raise ValueError(f"first_round must be at least 1, got {self.first_round}")
+        require_at_least(self, first_round=1)
         if self.every is not None and self.every < 1:
             raise ValueError(f"every must be at least 1 or null, got {self.every}")
         if isinstance(self.on_suspicion, int | float) and self.on_suspicion <= 0:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fl_defense.ranges import require_at_least, require_positive
 from simulations.backdoor import Backdoor
 
 Arrays = Mapping[str, Tensor]
@@ -103,12 +104,9 @@ class BadNets:
             raise ValueError(f"malicious must be a share in (0, 1), got {self.malicious}")
         if not 0 < self.poison_rate <= 1:
             raise ValueError(f"poison_rate must be in (0, 1], got {self.poison_rate}")
-        if self.cover_rate < 0:
-            raise ValueError(f"cover_rate must be at least 0, got {self.cover_rate}")
-        if self.boost <= 0:
-            raise ValueError(f"boost must be positive, got {self.boost}")
-        if self.first_round < 1:
-            raise ValueError(f"first_round must be at least 1, got {self.first_round}")
+        require_at_least(self, cover_rate=0)
+        require_positive(self, "boost")
+        require_at_least(self, first_round=1)
         if self.last_round is not None and self.last_round < self.first_round:
             raise ValueError(f"last_round must be at least first_round, got {self.last_round}")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.ranges import require_at_least
 
 Norm = Literal["batch", "group", "none"]
 
@@ -30,7 +31,7 @@ class SmallCNN:
     """Normalisation after each convolution: batch, group or none."""
 
     def __post_init__(self) -> None:
-        _require_positive(width=self.width)
+        require_at_least(self, width=1)
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Return the network for inputs of at least 8x8 pixels."""
@@ -62,7 +63,7 @@ class ResNet:
     """Normalise and activate before each convolution (He et al., ECCV 2016) instead of after it."""
 
     def __post_init__(self) -> None:
-        _require_positive(width=self.width)
+        require_at_least(self, width=1)
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Return the network for inputs of at least 8x8 pixels."""
@@ -212,12 +213,6 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
     return nn.Identity()
-
-
-def _require_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from fl_defense.buffers import Buffers
 from fl_defense.inspections import INSPECTIONS, Inspection, TriggerSearch
 from fl_defense.model_spec import ModelSpec
 from fl_defense.pictures import PictureFolder
+from fl_defense.ranges import require_at_least
 from fl_defense.replies import ReplyCheck
 from fl_defense.sanitizers import SANITIZERS, NoDefense, Pipeline, Sanitizer
 from fl_defense.schedule import Schedule
@@ -102,8 +103,7 @@ class _ClientCores:
     engine."""
 
     def __post_init__(self) -> None:
-        if self.cpus_per_client < 1:
-            raise ValueError(f"cpus_per_client must be at least 1, got {self.cpus_per_client}")
+        require_at_least(self, cpus_per_client=1)
 
 
 @dataclass(frozen=True, kw_only=True)

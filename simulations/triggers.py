@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fl_defense.ranges import require_at_least, require_positive
+
 
 class Trigger(Protocol):
     """Puts a pattern on images in [0, 1], before any normalisation."""
@@ -39,10 +41,7 @@ class Patch:
     """Brightness of the pattern's ones in [0, 1]: one number, or one per channel."""
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
-        if self.margin < 0:
-            raise ValueError(f"margin must be at least 0, got {self.margin}")
+        require_at_least(self, size=1, margin=0)
         if not self.color or not all(0 <= value <= 1 for value in self.color):
             raise ValueError(f"color must be numbers in [0, 1], got {list(self.color)}")
 
@@ -137,8 +136,7 @@ class Sinusoid:
     def __post_init__(self) -> None:
         if not 0 < self.amplitude <= 1:
             raise ValueError(f"amplitude must be in (0, 1], got {self.amplitude}")
-        if self.frequency <= 0:
-            raise ValueError(f"frequency must be positive, got {self.frequency}")
+        require_positive(self, "frequency")
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Raise ValueError if images of (C, H, W) are too narrow to show the stripes."""
@@ -174,10 +172,8 @@ class Warped:
     """Draws the displacements."""
 
     def __post_init__(self) -> None:
-        if self.grid_size < 2:
-            raise ValueError(f"grid_size must be at least 2, got {self.grid_size}")
-        if self.strength <= 0:
-            raise ValueError(f"strength must be positive, got {self.strength}")
+        require_at_least(self, grid_size=2)
+        require_positive(self, "strength")
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Raise ValueError if images of (C, H, W) have fewer pixels than the grid has points."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.ranges import require_at_least, require_positive
 from fl_defense.sanitizers.base import State, frozen_copy
 from fl_defense.surrogates import scenes
 
@@ -77,14 +78,8 @@ class FreeEagle:
     """Adam's coupled L2: it drives what the class does not need to the lower bound."""
 
     def __post_init__(self) -> None:
-        for name in ("dummies_per_class", "steps", "warm_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "learning_rate must be positive and weight_decay at least 0, "
-                f"got {self.learning_rate} and {self.weight_decay}"
-            )
+        require_at_least(self, dummies_per_class=1, steps=1, warm_steps=1, weight_decay=0)
+        require_positive(self, "learning_rate")
 
     @classmethod
     def per_round(cls) -> Self:

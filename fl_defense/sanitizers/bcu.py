@@ -39,6 +39,7 @@ from torch.nn import functional
 
 from fl_defense.batchnorm import correct_statistics
 from fl_defense.model_spec import ModelSpec
+from fl_defense.ranges import require, require_at_least, require_positive
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import Scenes, Surrogate, class_balance, draw_familiar, in_chunks
 
@@ -90,14 +91,12 @@ class BCU:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        least = {"num_images": 2, "candidates_per_image": 1, "epochs": 1, "batch_size": 2}
-        for name, bound in (least | {"crop_padding": 0, "max_temperature": 1}).items():
-            _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
-        _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
-        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        require_at_least(self, num_images=2, candidates_per_image=1, epochs=1, batch_size=2)
+        require_at_least(self, crop_padding=0, max_temperature=1, weight_decay=0)
+        require_positive(self, "learning_rate")
         rates = (*self.stage_rates, self.classifier_rate)
         in_range = len(self.stage_rates) > 0 and all(0 <= rate <= 1 for rate in rates)
-        _require(in_range, "stage_rates and classifier_rate", "one or more in [0, 1]", rates)
+        require(in_range, "stage_rates and classifier_rate", "one or more in [0, 1]", rates)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -272,8 +271,3 @@ def stages_by_map_size(
         for stage in sorted(set(sizes.values()), reverse=True)
     ]
     return stages, behind
-
-
-def _require(condition: bool, name: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name} must be {wanted}, got {got}")

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
+from fl_defense.ranges import require_positive
 from fl_defense.sanitizers.base import Sanitized, State
 
 
@@ -46,8 +47,7 @@ class CLP:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.threshold > 0:
-            raise ValueError(f"threshold must be positive, got {self.threshold}")
+        require_positive(self, "threshold")
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse a network in which nothing can be measured.

@@ -38,6 +38,7 @@ from torch.nn import functional
 from fl_defense.metrics import predict
 from fl_defense.model_cut import possible_cuts
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.ranges import require, require_at_least, require_positive, require_share
 from fl_defense.sanitizers._completion import CompletionNetwork, train_completion
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import Scenes, Surrogate, most_familiar
@@ -85,16 +86,15 @@ class DeepCleanse:
     changes_models: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        least = {"num_images": 1, "num_limit_images": 1, "min_map_side": 1, "batch_size": 2}
-        for name, bound in (least | {"completion_width": 1, "completion_steps": 1}).items():
-            _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
-        _require(self.completion_lr > 0, "completion_lr", "positive", self.completion_lr)
-        _require(0 <= self.min_agreement <= 1, "min_agreement", "in [0, 1]", self.min_agreement)
-        _require(0 < self.threshold <= 1, "threshold", "in (0, 1]", self.threshold)
+        require_at_least(self, num_images=1, num_limit_images=1, min_map_side=1, batch_size=2)
+        require_at_least(self, completion_width=1, completion_steps=1)
+        require_positive(self, "completion_lr")
+        require_share(self, "min_agreement")
+        require(0 < self.threshold <= 1, "threshold", "in (0, 1]", self.threshold)
         limits = self.hole_limits
         descending = tuple(sorted(set(limits), reverse=True)) == limits != ()
         in_range = all(0 < limit <= 1 for limit in limits)
-        _require(descending and in_range, "hole_limits", "descending in (0, 1]", limits)
+        require(descending and in_range, "hole_limits", "descending in (0, 1]", limits)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -318,8 +318,3 @@ def _stretched(salience: Tensor) -> Tensor:
     """Divide by the largest value of each image; zeros stay zeros."""
     stretched: Tensor = salience / salience.amax((2, 3), keepdim=True).clamp_min(1e-8)
     return stretched
-
-
-def _require(condition: bool, name: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name} must be {wanted}, got {got}")

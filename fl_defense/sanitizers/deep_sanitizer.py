@@ -41,6 +41,7 @@ from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import searched_side
+from fl_defense.ranges import require, require_at_least, require_positive
 from fl_defense.sanitizers._effects import raised
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
@@ -105,17 +106,13 @@ class DeepSanitizer:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 2, "num_dummies": 2, "scenes_per_kept": 1}
-        least |= {"balancing_steps": 0, "latent_size": 1, "generator_width": 1}
-        for name, bound in least.items():
-            _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
-        for name in ("balancing_lr", "head_lr", "generator_lr"):
-            _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        for name in ("anchor_weight", "consistency_weight"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
+        require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
+        require_at_least(self, anchor_weight=0, consistency_weight=0)
+        require_positive(self, "balancing_lr", "head_lr", "generator_lr")
         dropout, size = self.channel_dropout, self.patch_size
-        _require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
-        _require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
+        require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
+        require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -305,8 +302,3 @@ def _deal_out(log_posteriors: Tensor) -> Tensor:
             classes[row] = label
             left[label] -= 1
     return torch.tensor(classes, device=log_posteriors.device)
-
-
-def _require(condition: bool, name: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name} must be {wanted}, got {got}")

@@ -51,6 +51,7 @@ from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, Trial, searched_side, trial_on
+from fl_defense.ranges import require, require_at_least, require_positive, require_share
 from fl_defense.sanitizers._distortions import FIRST_INPUTS, FIRST_STEPS, Distortions
 from fl_defense.sanitizers._effects import excess, raised
 from fl_defense.sanitizers._generators import (
@@ -146,29 +147,23 @@ class DHBE:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        least = {"iterations": 1, "student_steps": 1, "batch_size": 2, "num_scenes": 1}
-        least |= {"scenes_per_kept": 1, "latent_size": 1, "generator_width": 1}
-        for name, bound in least.items():
-            _require(getattr(self, name) >= bound, name, f"at least {bound}", getattr(self, name))
-        for name in ("student_lr", "generator_lr"):
-            _require(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        weights = ("consistency_weight", "distortion_weight", "total_variation_weight")
-        for name in ("weight_decay", "tolerated_raise", *weights):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        for name in ("scene_share", "distorted_share"):
-            _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", getattr(self, name))
+        require_at_least(self, iterations=1, student_steps=1, batch_size=2, num_scenes=1)
+        require_at_least(self, scenes_per_kept=1, patch_size=3, latent_size=1, generator_width=1)
+        require_at_least(self, weight_decay=0, tolerated_raise=0, consistency_weight=0)
+        require_at_least(self, distortion_weight=0, total_variation_weight=0)
+        require_positive(self, "student_lr", "generator_lr")
+        require_share(self, "scene_share", "distorted_share")
         if self.patch_search == "places":
             shared = self.patch_location == "shared"
-            _require(not shared, "patch_location", "per-image with patch_search places", "shared")
+            require(not shared, "patch_location", "per-image with patch_search places", "shared")
             clipped = self.clip_pixels
-            _require(clipped, "clip_pixels", "true with patch_search places", clipped)
+            require(clipped, "clip_pixels", "true with patch_search places", clipped)
         share = self.patched_share
-        _require(0 < share <= 1, "patched_share", "in (0, 1]", share)
+        require(0 < share <= 1, "patched_share", "in (0, 1]", share)
         on_scenes = self.patch_search == "places" or self.consistency == "excess"
         if on_scenes or self.distorted_share > 0:
             wanted = "above 0 where patches are searched on scenes or scenes distorted"
-            _require(self.scene_share > 0, "scene_share", wanted, self.scene_share)
-        _require(self.patch_size >= 3, "patch_size", "at least 3", self.patch_size)
+            require(self.scene_share > 0, "scene_share", wanted, self.scene_share)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -510,8 +505,3 @@ def total_variation(inputs: Tensor) -> Tensor:
 def _milestones(steps: int) -> list[int]:
     """Return after which of `steps` the paper's learning rates fall."""
     return [int(0.6 * steps), int(0.8 * steps)]
-
-
-def _require(condition: bool, name: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name} must be {wanted}, got {got}")

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fl_defense.model_spec import Pixels
 from fl_defense.pictures import fit
+from fl_defense.ranges import require_at_least
 from simulations.data.readers import (
     DataError,
     ImageData,
@@ -237,8 +238,7 @@ class ImageFolder(ImageSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 8:
-            raise ValueError(f"size must be at least 8, got {self.size}")
+        require_at_least(self, size=8)
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {self.channels}")
         for name in ("mean", "std"):

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_defense.ranges import require_at_least, require_positive
+
 Indices = NDArray[np.int64]
 
 MAX_DRAWS = 1000
@@ -45,10 +47,8 @@ class Dirichlet:
     """Fewest images that a client may have; shares are drawn again until all have them."""
 
     def __post_init__(self) -> None:
-        if self.alpha <= 0:
-            raise ValueError(f"alpha must be positive, got {self.alpha}")
-        if self.min_size < 1:
-            raise ValueError(f"min_size must be at least 1, got {self.min_size}")
+        require_positive(self, "alpha")
+        require_at_least(self, min_size=1)
 
     def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
         """Draw each class's shares; draw all again while a client is below `min_size`."""

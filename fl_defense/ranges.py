@@ -1,0 +1,31 @@
+"""Ranges of settings; what is outside is refused in one line: which, what it must be, what it is.
+
+Each function raises ValueError.
+"""
+
+
+def require(condition: bool, name: str, wanted: str, got: object) -> None:
+    """Refuse the setting `name` unless a condition holds."""
+    if not condition:
+        raise ValueError(f"{name} must be {wanted}, got {got}")
+
+
+def require_at_least(settings: object, **bounds: float) -> None:
+    """Refuse settings whose attributes are below their bounds."""
+    for name, bound in bounds.items():
+        got = getattr(settings, name)
+        require(got >= bound, name, f"at least {bound:g}", got)
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Refuse settings whose attributes are not above 0."""
+    for name in names:
+        got = getattr(settings, name)
+        require(got > 0, name, "positive", got)
+
+
+def require_share(settings: object, *names: str) -> None:
+    """Refuse settings whose attributes are not in [0, 1]."""
+    for name in names:
+        got = getattr(settings, name)
+        require(0 <= got <= 1, name, "in [0, 1]", got)

@@ -1,0 +1,34 @@
+from types import SimpleNamespace
+
+import pytest
+
+from fl_defense.ranges import require, require_at_least, require_positive, require_share
+
+SETTINGS = SimpleNamespace(steps=3, weight=0.0, share=1.0, size=-1)
+
+
+def test_settings_within_their_ranges_pass() -> None:
+    require(True, "steps", "three", 3)
+    require_at_least(SETTINGS, steps=3, weight=0)
+    require_positive(SETTINGS, "steps", "share")
+    require_share(SETTINGS, "weight", "share")
+
+
+def test_a_setting_outside_its_range_is_named_with_what_it_is() -> None:
+    with pytest.raises(ValueError, match=r"^steps must be even, got 3$"):
+        require(False, "steps", "even", 3)
+    with pytest.raises(ValueError, match=r"^steps must be at least 4, got 3$"):
+        require_at_least(SETTINGS, weight=0, steps=4)
+    with pytest.raises(ValueError, match=r"^weight must be positive, got 0.0$"):
+        require_positive(SETTINGS, "steps", "weight")
+    with pytest.raises(ValueError, match=r"^steps must be in \[0, 1\], got 3$"):
+        require_share(SETTINGS, "share", "steps")
+    with pytest.raises(ValueError, match=r"^size must be in \[0, 1\], got -1$"):
+        require_share(SETTINGS, "size")
+
+
+@pytest.mark.parametrize("check", [require_positive, require_share])
+def test_nan_is_in_no_range(check: object) -> None:
+    assert callable(check)
+    with pytest.raises(ValueError, match="rate must be"):
+        check(SimpleNamespace(rate=float("nan")), "rate")
