@@ -36,6 +36,7 @@ TRIGGERS: dict[str, Trigger] = {
     "patch-8x8": Patch(size=8),
     "blended": Blended(),
     "sinusoid": Sinusoid(),
+    "sinusoid-5.5": Sinusoid(frequency=5.5),
     "warped": Warped(),
 }
 """Each trigger with the settings that the tables report; "clean" is a model without a backdoor."""

@@ -8,13 +8,11 @@ given model was trained on.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fl_defense.batchnorm import before_each_batchnorm
 from fl_defense.model_spec import ModelSpec
@@ -23,12 +21,6 @@ CHUNK = 256
 """Images or features that are computed together where no gradient is needed."""
 VALUES_AT_ONCE = 2**25
 """Pixel values of images that are drawn together: 128 MiB."""
-MOVES = 10
-"""Gradient steps towards a class that has too few images."""
-MOVING_RATE = 0.05
-"""Learning rate of their Adam, in units of normalised pixels."""
-HALF_SURE = math.log(2)
-"""Cross-entropy below which a class has at least half the posterior."""
 SMALLEST_SPREAD = 1e-12
 """Spread of a network that says the same to everything."""
 MAX_SHAPES = 6
@@ -115,53 +107,6 @@ def draw_familiar(
     return kept
 
 
-def draw_every_class(
-    surrogate: Surrogate, model: nn.Module, spec: ModelSpec, num: int, candidates_per_image: int
-) -> tuple[Tensor, Tensor]:
-    """Draw images that show the model each of its classes, be they few or none among the drawn.
-
-    Of the `2 num` most familiar candidates, `num` / K of each class are kept, at least one: the
-    most familiar of those that the model takes for it; and those that are likeliest to be taken for
-    it, moved by at most `MOVES` gradient steps, as long as the model is less than half sure.
-
-    Args:
-        surrogate: where images come from.
-        model: in eval mode.
-        spec: of the model.
-        num: how many to keep of either kind, about.
-        candidates_per_image: how many are drawn for each one, at least 2.
-
-    Returns:
-        The images as they were drawn, none of a class that no candidate has, and the moved ones, as
-        many of each class; normalised, on the model's device.
-    """
-    per_class = max(1, num // spec.num_classes)
-    drawn = draw_familiar(surrogate, model, spec, 2 * num, max(1, candidates_per_image // 2))
-    logits = in_chunks(model, drawn)
-    taken_for = logits.argmax(1, keepdim=True)
-    so_far = functional.one_hot(taken_for[:, 0], spec.num_classes).cumsum(0)
-    rank = so_far.gather(1, taken_for)[:, 0]
-    likeliest = logits.log_softmax(1).topk(min(per_class, len(drawn)), dim=0).indices
-    classes = torch.arange(spec.num_classes, device=drawn.device).expand_as(likeliest)
-    start, wanted = drawn[likeliest.T.flatten()], classes.T.flatten()
-    chunks = zip(start.split(CHUNK), wanted.split(CHUNK), strict=True)
-    moved = [_move(model, spec, inputs, labels) for inputs, labels in chunks]
-    return drawn[rank <= per_class], torch.cat(moved)
-
-
-def _move(model: nn.Module, spec: ModelSpec, start: Tensor, classes: Tensor) -> Tensor:
-    low, high = (spec.pixels.normalize(torch.full_like(start[:1], end)) for end in (0.0, 1.0))
-    moved = start.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([moved], MOVING_RATE)
-    for _ in range(MOVES):
-        losses = functional.cross_entropy(model(moved), classes, reduction="none")
-        unsure = losses.detach() > HALF_SURE
-        (moved.grad,) = torch.autograd.grad((losses * unsure).sum(), moved)
-        optimizer.step()
-        moved.data.clamp_(low, high)
-    return moved.detach()
-
-
 @torch.no_grad()
 def most_familiar(model: nn.Module, inputs: Tensor, num: int) -> Tensor:
     """Return the `num` inputs of least `unfamiliarity`, the earlier one of two that are alike.
@@ -212,32 +157,27 @@ def in_chunks(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 class AnsweredScenes:
-    """Sets of images, each drawn so that the classes that a model sees come equally often.
+    """Images to be drawn so that the classes that a model sees come equally often.
 
-    Images are drawn again and again: the model answers each once and for all.
+    They are drawn again and again: the model answers each once and for all.
 
     Args:
-        sets: normalised inputs (N, C, H, W), of one set or several.
+        inputs: normalised, (N, C, H, W).
         model: answers them; in eval mode.
     """
 
-    def __init__(self, sets: Sequence[Tensor], model: nn.Module) -> None:
-        self.sets = [(inputs, in_chunks(model, inputs)) for inputs in sets]
-        self._weights = [class_balance(answers) for _, answers in self.sets]
+    def __init__(self, inputs: Tensor, model: nn.Module) -> None:
+        self.inputs, self.answers = inputs, in_chunks(model, inputs)
+        self._weights = class_balance(self.answers)
 
     def sample(self, num: int) -> tuple[Tensor, Tensor]:
-        """Return `num` inputs and the model's logits for them, as many of each set."""
-        shares = torch.arange(num).tensor_split(len(self.sets))
-        drawn = []
-        for (inputs, answers), weights, share in zip(self.sets, self._weights, shares, strict=True):
-            if len(share) > 0:
-                chosen = torch.multinomial(weights, len(share), replacement=True)
-                drawn.append((inputs[chosen], answers[chosen]))
-        return torch.cat([inputs for inputs, _ in drawn]), torch.cat([a for _, a in drawn])
+        """Return `num` inputs and the model's logits for them."""
+        chosen = torch.multinomial(self._weights, num, replacement=True)
+        return self.inputs[chosen], self.answers[chosen]
 
     def spread(self) -> float:
         """Return how far the logits of one image lie apart: their mean standard deviation."""
-        return max(SMALLEST_SPREAD, float(self.sets[-1][1].std(1).mean()))
+        return max(SMALLEST_SPREAD, float(self.answers.std(1).mean()))
 
 
 def class_balance(logits: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from simulations.backdoor import Backdoor
 from simulations.data import Digits, load_data
 from simulations.engines import set_task_identity
 from simulations.models import SmallCNN
+from simulations.triggers import Blended
 
 Arrays = Mapping[str, Tensor]
 
@@ -75,12 +76,13 @@ class Backdoored:
 
     model: nn.Module
     spec: ModelSpec
+    backdoor: Backdoor
 
     def measure(self, deployed: nn.Module) -> tuple[float, float, float]:
         """Return accuracy, attack success rate and robust accuracy on the test digits."""
         data = load_data(Digits())
         images, labels = data.test_images.float() / 255, data.test_labels
-        stamped, target = Backdoor().apply(images, labels, self.spec.num_classes)
+        stamped, target = self.backdoor.apply(images, labels, self.spec.num_classes)
         clean, triggered = predict(deployed, [images]), predict(deployed, [stamped])
         return (
             accuracy(clean, labels),
@@ -91,8 +93,19 @@ class Backdoored:
 
 @pytest.fixture(scope="session")
 def backdoored() -> Backdoored:
+    """Return a network that obeys a patch."""
+    return train_backdoored(Backdoor())
+
+
+@pytest.fixture(scope="session")
+def blended() -> Backdoored:
+    """Return a network that obeys noise all over the image."""
+    return train_backdoored(Backdoor(trigger=Blended(opacity=0.2)))
+
+
+def train_backdoored(backdoor: Backdoor) -> Backdoored:
     """Train a small network on the digits, one in ten with the trigger: about 3 seconds."""
-    data, backdoor = load_data(Digits()), Backdoor()
+    data = load_data(Digits())
     spec = ModelSpec(
         build=partial(SmallCNN(width=16).build, (1, 16, 16), 10),
         input_shape=(1, 16, 16),
@@ -120,7 +133,7 @@ def backdoored() -> Backdoored:
             functional.cross_entropy(logits, labels[batch]).backward()
             optimizer.step()
             schedule.step()
-    result = Backdoored(model=model.eval(), spec=spec)
+    result = Backdoored(model=model.eval(), spec=spec, backdoor=backdoor)
     found = result.measure(OnImages(model, spec.pixels))
     assert found[0] > 0.95, found
     assert found[1] > 0.95, found

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {
         "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.batchnorm", "fl_defense.metrics",
-        "fl_defense.surrogates", "fl_defense.patch_search", "fl_defense.ranges",
+        "fl_defense.surrogates", "fl_defense.patch_search", "fl_defense.distortion_search",
+        "fl_defense.ranges",
     },
     {
         "fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate",

@@ -108,8 +108,8 @@ class TriggerSearch:
     def _search(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> FoundTrigger:
         inputs = draw_familiar(Scenes(), model, spec, 2 * self.num_scenes, self.scenes_per_kept)
         # The most familiar come first: dealt out in turn, both halves are alike.
-        searched, judges = (AnsweredScenes([inputs[start::2]], model) for start in (0, 1))
-        if not all(each.sets[0][1].isfinite().all() for each in (searched, judges)):
+        searched, judges = (AnsweredScenes(inputs[start::2], model) for start in (0, 1))
+        if not all(each.answers.isfinite().all() for each in (searched, judges)):
             raise ValueError("the model's answers to scenes are not finite")
         patches = PatchSearch(spec.input_shape, self.patch_size, device)
         trial = trial_on(model, searched, spec.pixels)

@@ -20,18 +20,20 @@ Our reconstruction:
      features is added to the dummies of all classes. Fine-tuning on dummies without it removes
      nothing: their loss is already small.
   3. The head must answer dummies as before (fidelity), and perturbed dummies like plain ones
-     (consistency; what raises a class counts, squared, as in our DHBE). Its BatchNorm
-     statistics are frozen.
+     (consistency; what raises a class counts, squared). Its BatchNorm statistics are frozen.
+  4. If the suspect obeys noise, warps or waves over the whole image (`distortion_search`), the head
+     must not raise the class that they serve on scenes that are changed so.
 What each part is worth is in docs/methods.md.
 
 Limit: what the extractor has already fused with the features of the target class cannot be told
-apart after it. Triggers that cover the whole image are of this kind; see docs/methods.md.
+apart after it; see docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: `details["forward_images"]` counts
 passes through the whole network, where the extractor and the head count half each.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -41,7 +43,7 @@ from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import searched_side
-from fl_defense.ranges import require, require_at_least, require_positive
+from fl_defense.ranges import require, require_at_least, require_positive, require_share
 from fl_defense.sanitizers._effects import raised
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
@@ -49,14 +51,20 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
+from fl_defense.sanitizers._whole_image import ObeyedDistortions, service
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import CHUNK, HALF_SURE, Scenes, draw_familiar, in_chunks
+from fl_defense.surrogates import CHUNK, AnsweredScenes, Scenes, draw_familiar, in_chunks
 
-HALVES_PER_DUMMY = 3
-"""Extractor once, suspect's head before and after balancing."""
+HALF_SURE = math.log(2)
+"""Cross-entropy below which a class has at least half the posterior."""
+HALVES_PER_DUMMY = 5
+"""Extractor once, suspect's head before and after balancing; both once more for the scenes."""
 HALVES_PER_STEP = 11
 """Extractor forward and back; head: search forward twice and back once, repair forward twice and
 back, for activations and weights, twice."""
+
+HALVES_PER_CHANGED = 6
+"""Extractor and head forward, with the change and without; back for activations and weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,11 @@ class DeepSanitizer:
     """Keep the head's BatchNorm statistics, or update them on dummies."""
     consistency_weight: float = 1.0
     """Weight of ignoring the patch against answering like the suspect."""
+    distorted_share: float = 0.33
+    """Scenes that are changed by each of noise, warps and waves, per dummy of a step, in [0, 1], if
+    the suspect obeys it; 0: it is not searched whether it does."""
+    distortion_weight: float = 0.04
+    """Weight of ignoring these changes against answering like the suspect."""
     patch_size: int | None = None
     """Side of the searched patch in pixels, 3 to the whole image; null: 3 to 5 by the image's size.
     """
@@ -108,7 +121,8 @@ class DeepSanitizer:
     def __post_init__(self) -> None:
         require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
         require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
-        require_at_least(self, anchor_weight=0, consistency_weight=0)
+        require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)
+        require_share(self, "distorted_share")
         require_positive(self, "balancing_lr", "head_lr", "generator_lr")
         dropout, size = self.channel_dropout, self.patch_size
         require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
@@ -188,34 +202,35 @@ class DeepSanitizer:
         optimizer = torch.optim.Adam(head.parameters(), self.head_lr)
         schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
-        fidelity = consistency = torch.zeros(())
+        fidelity = consistency = distortion = torch.zeros(())
         for _ in range(self.steps):
             head.requires_grad_(False)
             perturbation = game.search_step()
             head.requires_grad_(True)
             fidelity, consistency = game.head_losses(perturbation)
+            distortion = game.distortion_loss()
             optimizer.zero_grad(set_to_none=True)
-            (fidelity + self.consistency_weight * consistency).backward()
+            loss = fidelity + self.consistency_weight * consistency
+            (loss + self.distortion_weight * distortion).backward()
             optimizer.step()
             schedule.step()
 
-        return Sanitized(
-            model=student.eval(),
-            state=game.state(),
-            details={
-                "fidelity": fidelity.item(),
-                "consistency": consistency.item(),
-                "least_class_share": game.least_class_share(),
-                "forward_images": self._forward_images(),
-            },
-        )
+        details = {"fidelity": fidelity.item(), "consistency": consistency.item()}
+        if game.distortions.obeyed:
+            details["distortion"] = distortion.item()
+        details |= {f"{name}_raise": found for name, found in game.distortions.raises.items()}
+        details["least_class_share"] = game.least_class_share()
+        details["forward_images"] = self._forward_images(game.distortions)
+        return Sanitized(model=student.eval(), state=game.state(), details=details)
 
-    def _forward_images(self) -> float:
+    def _forward_images(self, distortions: ObeyedDistortions) -> float:
         """Number of images passed forward; a pass through one part, forward or back, is a half."""
         familiar = self.num_dummies * self.scenes_per_kept
         halves = self.num_dummies * (HALVES_PER_DUMMY + 2 * self.balancing_steps)
         halves += self.steps * self.batch_size * HALVES_PER_STEP
-        return familiar + halves / 2
+        changed = distortions.num_changed(self.batch_size)
+        halves += self.steps * changed * HALVES_PER_CHANGED
+        return familiar + distortions.num_searched + halves / 2
 
 
 class _Game:
@@ -247,6 +262,10 @@ class _Game:
         self.floor = self.clean.min()
         self.dummies, self.classes = settings.make_dummies(teacher, self.clean)
         self.answers = in_chunks(teacher, self.dummies)
+        suspect = nn.Sequential(features, teacher)
+        scenes = AnsweredScenes(self.inputs, suspect)
+        self.distortions = ObeyedDistortions(suspect, scenes, spec, settings.distorted_share)
+        self.scenes = scenes
 
     def search_step(self) -> Tensor:
         """Let the generator move the head's answer; return its feature differences, fixed."""
@@ -265,6 +284,21 @@ class _Game:
         logits = self.head(dummies)
         moved = self.head(self._perturbed(dummies, perturbation)) - logits.detach()
         return (logits - self.answers[chosen]).abs().mean(), raised(moved)
+
+    def distortion_loss(self) -> Tensor:
+        """Return how far the head is from ignoring the whole-image changes that are obeyed.
+
+        They are tried on the scenes themselves, whose features they change altogether: such a
+        difference means nothing when it is added to another image's features.
+        """
+        if not self.distortions.obeyed:
+            return torch.zeros((), device=self.device)
+        with torch.no_grad():
+            inputs, _ = self.scenes.sample(self.settings.batch_size)
+            changed, of, served = self.distortions.change(inputs)
+            plain, distorted = self.features(inputs[of]), self.features(changed)
+            held = self.head(plain)
+        return service(self.head(distorted) - held, served)
 
     def least_class_share(self) -> float:
         """Return the smallest share of a class's dummies that the suspect puts into it."""

@@ -24,25 +24,22 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
   5. Of a patch's effect on the logits only that counts by which it raises one class more than
      patches raise classes in any network. A model that no patch moves further has nothing to
      unlearn, and is left nearly as it was.
-  6. The search starts afresh in each round; `warm_start` carries the patches on.
-`DHBE.whole_image()` adds our search for triggers over the whole image:
-  7. Scenes are also changed as a whole, by noise, warps and stripes (`_distortions`), and the
-     student must answer as it does without. The patch game does not find such triggers.
-  8. Such a trigger often acts on scenes as they are: the teacher takes most of them for the target.
-     The most familiar scenes of each class are kept instead of the most familiar of all, and beside
-     them others that gradient steps moved towards each class.
+  6. The patch game does not find triggers over the whole image. Three kinds of them, noise, warps
+     and waves, are searched before it (`distortion_search`). If the teacher obeys one of them, it
+     is unlearned, too: scenes that are changed so must not raise the class that it serves.
+  7. The search starts afresh in each round; `warm_start` carries the patches on.
 What each deviation is worth is in docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost, in forward passes: 3 of a batch per
 student step, 1 more for generated images, 3 per patched or distorted image; 2 of a batch for each
 search, 4 per generator step.
-`details["forward_images"]` counts them. `details["patch_raise"]` tells what the search found before
-the repair: by how many standard deviations of the logits the strongest patch raises a class.
+`details["forward_images"]` counts them. What the searches found before the repair is told, too: by
+how many standard deviations of the logits the strongest patch, noise, warp and wave raise a class
+(`patch_raise`, `noise_raise`, `warp_raise`, `wave_raise`).
 """
 
 import copy
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -52,7 +49,6 @@ from torch import Tensor, nn
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, Trial, searched_side, trial_on
 from fl_defense.ranges import require, require_at_least, require_positive, require_share
-from fl_defense.sanitizers._distortions import FIRST_INPUTS, FIRST_STEPS, Distortions
 from fl_defense.sanitizers._effects import excess, raised
 from fl_defense.sanitizers._generators import (
     ImageGenerator,
@@ -61,14 +57,9 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
+from fl_defense.sanitizers._whole_image import ObeyedDistortions, service
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
-from fl_defense.surrogates import (
-    MOVES,
-    AnsweredScenes,
-    Scenes,
-    draw_every_class,
-    draw_familiar,
-)
+from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
 
 FORWARDS_PER_STUDENT_STEP = 3
 """Student 1, backward through its pass 2; in forward passes. Generated images: teacher 1."""
@@ -123,11 +114,10 @@ class DHBE:
     """Scenes to draw batches from, if any are used."""
     scenes_per_kept: int = 4
     """Scenes made for each one kept; those most familiar to the teacher's BatchNorm are kept."""
-    scene_choice: Literal["familiar", "every-class"] = "familiar"
-    """Keep the most familiar of all scenes, or of each class, with as many that are moved to it."""
-    distorted_share: float = 0.0
-    """Scenes with noise, a warp or stripes all over, per scene of a batch, in [0, 1]; 0: none."""
-    distortion_weight: float = 1.0
+    distorted_share: float = 0.33
+    """Share of a batch's scenes that are changed by each of noise, warps and waves, in [0, 1], if
+    the teacher obeys it; 0: it is not searched whether it does."""
+    distortion_weight: float = 0.1
     """Weight of ignoring these changes against answering like the teacher."""
     total_variation_weight: float = 1e-4
     """Weight of the image generator's smoothness (w2), for a batch of 256 3x32x32 images."""
@@ -171,23 +161,6 @@ class DHBE:
         return cls()
 
     @classmethod
-    def whole_image(cls) -> Self:
-        """Return the run against patches and triggers over the whole image.
-
-        On Fashion-MNIST it weakens blended noise, sinusoids and warps; on CIFAR-10 it costs much
-        accuracy (docs/methods.md): measure before you release what it returns.
-        """
-        return cls(
-            iterations=200,
-            patch_search="generator",
-            patched_share=1.0,
-            consistency="raised",
-            consistency_weight=1.0,
-            scene_choice="every-class",
-            distorted_share=0.65,
-        )
-
-    @classmethod
     def faithful(cls) -> Self:
         """Return the settings of the authors' code."""
         return cls(
@@ -204,6 +177,7 @@ class DHBE:
             consistency="absolute",
             consistency_weight=0.1,
             scene_share=0.0,
+            distorted_share=0.0,
             student_batchnorm="train",
             patch_location="shared",
             clip_pixels=False,
@@ -216,7 +190,6 @@ class DHBE:
         """Return the presets by the name that a scenario gives."""
         return {
             "per-round": cls.per_round(),
-            "whole-image": cls.whole_image(),
             "faithful": cls.faithful(),
         }
 
@@ -258,11 +231,10 @@ class DHBE:
 
         student.requires_grad_(True)
         losses = {"fidelity": fidelity.item(), "consistency": consistency.item()}
-        if game.distortions is not None:
+        if game.distortions is not None and game.distortions.obeyed:
             losses["distortion"] = distortion.item()
-        if game.patch_raise is not None:
-            losses["patch_raise"] = game.patch_raise
-        losses["forward_images"] = float(self._forward_images(game, spec.num_classes))
+        losses |= {f"{name}_raise": found for name, found in game.raises.items()}
+        losses["forward_images"] = float(self._forward_images(game))
         return Sanitized(model=student.eval(), state=game.state(), details=losses)
 
     def _optimizer(
@@ -281,16 +253,17 @@ class DHBE:
             return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, _milestones(steps))
         return optimizer, one_cycle(optimizer, self.student_lr, steps)
 
-    def _forward_images(self, game: "_Game", num_classes: int) -> int:
+    def _forward_images(self, game: "_Game") -> int:
         """Number of images passed forward through the network; backward passes count likewise."""
         generated = self.batch_size - round(self.scene_share * self.batch_size)
         scenes = self.batch_size - generated
-        changed = game.num_patched + round(self.distorted_share * scenes)
-        per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
-        per_iteration = self.student_steps * (per_step + FORWARDS_PER_CHANGED * changed)
+        changed = game.num_patched
         before = self.num_scenes * (self.scenes_per_kept + 1) if scenes > 0 else 0
-        if scenes > 0 and self.scene_choice == "every-class":
-            before += self.num_scenes * (2 * MOVES + 3)
+        per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
+        if game.distortions is not None:
+            changed += game.distortions.num_changed(scenes)
+            before += game.distortions.num_searched
+        per_iteration = self.student_steps * (per_step + FORWARDS_PER_CHANGED * changed)
         if game.patch_search is None:
             per_iteration += FORWARDS_PER_GENERATOR_STEP * self.batch_size
         else:
@@ -298,9 +271,6 @@ class DHBE:
             before += FORWARDS_PER_SEARCH * game.patch_search.num_first_images
         if generated > 0:
             per_iteration += FORWARDS_PER_GENERATOR_STEP * self.batch_size
-        if self.distorted_share > 0:
-            per_iteration += FORWARDS_PER_SEARCH * self.batch_size
-            before += FORWARDS_PER_SEARCH * FIRST_STEPS * FIRST_INPUTS * num_classes
         return before + self.iterations * per_iteration
 
 
@@ -335,23 +305,26 @@ class _Game:
         self._scenes: AnsweredScenes | None = None
         self._spread = 1.0
         if settings.scene_share > 0:
-            self._scenes = AnsweredScenes(self._make_scenes(spec), teacher)
+            familiar = draw_familiar(
+                Scenes(), teacher, spec, settings.num_scenes, settings.scenes_per_kept
+            )
+            self._scenes = AnsweredScenes(familiar, teacher)
             self._spread = self._scenes.spread()
+        self.raises: dict[str, float] = {}
+        """By how much what was found raises a class of the teacher."""
         self.patch_search: PatchSearch | None = None
-        self.patch_raise: float | None = None
         if settings.patch_search == "places":
             self.patch_search = PatchSearch(spec.input_shape, settings.patch_size, self.device)
-        self.distortions: Distortions | None = None
-        if settings.distorted_share > 0:
-            self.distortions = Distortions(spec, self.device)
-            for _ in range(FIRST_STEPS):
-                some = self._sample(FIRST_INPUTS * spec.num_classes)
-                self.distortions.search(teacher, *some)
         if state is not None:
             self._load(state)
         if self.patch_search is not None:
             self.patch_search.search_everywhere(self._trial(teacher))
-            self.patch_raise = self.patch_search.strongest() / self._spread
+            self.raises["patch"] = self.patch_search.strongest() / self._spread
+        self.distortions: ObeyedDistortions | None = None
+        if self._scenes is not None:
+            share = settings.distorted_share
+            self.distortions = ObeyedDistortions(teacher, self._scenes, spec, share)
+            self.raises |= self.distortions.raises
 
     def student_losses(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return how far the student is from the teacher, and from ignoring patch and distortions.
@@ -360,25 +333,27 @@ class _Game:
         """
         with torch.no_grad():
             inputs, answers = self._draw()
+            num_scenes = len(answers)
             chosen = self._choose_patched(len(inputs))
             patched = self._patch(inputs[chosen])
-            distorted, undistorted = self._distort(inputs[: len(answers)])
-            if len(answers) < len(inputs):
-                answers = torch.cat([answers, self.teacher(inputs[len(answers) :])])
+            if self.distortions is None:
+                distorted, undistorted, served = inputs[:0], chosen[:0], chosen[:0]
+            else:
+                distorted, undistorted, served = self.distortions.change(inputs[:num_scenes])
+            if num_scenes < len(inputs):
+                answers = torch.cat([answers, self.teacher(inputs[num_scenes:])])
         logits = self.student(inputs)
         held = logits.detach()
         changed, unchanged = torch.cat([patched, distorted]), held[torch.cat([chosen, undistorted])]
         moved = self.student(changed) - unchanged
         by_patch, by_distortion = moved[: len(patched)], moved[len(patched) :]
-        distortion = self._effect(by_distortion) if len(distorted) > 0 else torch.zeros(())
-        return (logits - answers).abs().mean(), self._effect(by_patch), distortion
+        fidelity = (logits - answers).abs().mean()
+        return fidelity, self._effect(by_patch), service(by_distortion, served)
 
     def search(self) -> None:
         """Let every adversary take one step against the student, whose weights are frozen."""
         training = self.student.training
         self.student.eval()  # searching leaves BatchNorm's statistics alone
-        if self.distortions is not None:
-            self.distortions.search(self.student, *self._sample(self.settings.batch_size))
         if self.patch_search is not None:
             tried = self.patch_search.choose(self.settings.batch_size)
             self.patch_search.search(self._trial(self.student), tried)
@@ -422,7 +397,7 @@ class _Game:
         return {name: player for name, player in named.items() if player is not None}
 
     def _effect(self, moved: Tensor) -> Tensor:
-        """Measure by how much patches or distortions moved the logits (B, K)."""
+        """Measure by how much patches moved the logits (B, K)."""
         if self.settings.consistency == "excess":
             return excess(moved, self.settings.tolerated_raise * self._spread)
         return raised(moved) if self.settings.consistency == "raised" else moved.abs().mean()
@@ -440,15 +415,6 @@ class _Game:
                 inputs.append(self.images.network.sample(settings.batch_size - num_scenes))
         return torch.cat(inputs), answers
 
-    def _make_scenes(self, spec: ModelSpec) -> Sequence[Tensor]:
-        """Return sets of scenes: if every class is wanted, those moved to classes come first."""
-        settings = self.settings
-        draw = Scenes(), self.teacher, spec, settings.num_scenes, settings.scenes_per_kept
-        if settings.scene_choice == "every-class":
-            drawn, moved = draw_every_class(*draw)
-            return moved, drawn
-        return (draw_familiar(*draw),)
-
     def _sample(self, num: int) -> tuple[Tensor, Tensor]:
         """Return `num` scenes, normalised, and the teacher's answers."""
         assert self._scenes is not None
@@ -457,23 +423,6 @@ class _Game:
     def _trial(self, network: nn.Module) -> Trial:
         assert self._scenes is not None
         return trial_on(network, self._scenes, self.pixels)
-
-    def _distort(self, scenes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return distorted scenes, and which of `scenes` they are, (N,).
-
-        Stripes and noise are put on the last ones, of which at least half are scenes as they were
-        drawn: those moved by gradient steps fall back under noise. Warps are put on the first ones,
-        which show every class.
-        """
-        of = torch.arange(len(scenes), device=self.device)
-        num = round(self.settings.distorted_share * len(scenes))
-        if self.distortions is None or num == 0:
-            return scenes[:0], of[:0]
-        num_warped = num // 4
-        warped, patterned = of[:num_warped], of[len(of) - (num - num_warped) :]
-        distorted = [self.distortions.warp(scenes[warped])] if num_warped > 0 else []
-        distorted.append(self.distortions.add_stripes_and_noise(scenes[patterned]))
-        return torch.cat(distorted), torch.cat([warped, patterned])
 
     def _choose_patched(self, num: int) -> Tensor:
         """Return which of `num` inputs are patched."""

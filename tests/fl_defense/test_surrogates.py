@@ -5,9 +5,7 @@ from torch import nn
 from fl_defense.model_spec import ModelSpec
 from fl_defense.surrogates import (
     CHUNK,
-    Scenes,
     class_balance,
-    draw_every_class,
     draw_familiar,
     in_chunks,
     most_familiar,
@@ -93,32 +91,3 @@ def test_balanced_draws_take_every_class_equally_often() -> None:
     weights = class_balance(logits)
     shares = torch.zeros(4).index_add(0, logits.argmax(1), weights) / weights.sum()
     torch.testing.assert_close(shares, torch.tensor([1 / 3, 1 / 3, 0, 1 / 3]))
-
-
-def test_every_class_has_scenes_even_those_that_no_scene_shows(
-    tiny_model: nn.Module, tiny_spec: ModelSpec
-) -> None:
-    """A network that takes nearly all scenes for one class: the others get theirs by moving."""
-    torch.manual_seed(0)
-    model = tiny_model.eval().requires_grad_(False)
-    drawn, moved = draw_every_class(Scenes(), model, tiny_spec, 40, 4)
-    num_classes = tiny_spec.num_classes
-    per_class = 40 // num_classes
-    counts = model(drawn).argmax(1).bincount(minlength=num_classes)
-    assert counts.max() <= per_class
-    assert len(moved) == num_classes * per_class
-    missing = int(counts.argmin())
-    assert counts[missing] < per_class
-    posteriors = model(moved).softmax(1)[:, missing].view(num_classes, per_class)
-    likeliest = in_chunks(model, draw_familiar(Scenes(), model, tiny_spec, 80, 2)).softmax(1)
-    assert posteriors[missing].mean() > likeliest[:, missing].max()
-    images = tiny_spec.pixels.denormalize(moved)
-    assert images.min() > -1e-5
-    assert images.max() < 1 + 1e-5
-
-
-def test_moving_images_leaves_no_gradients_in_the_model(
-    tiny_model: nn.Module, tiny_spec: ModelSpec
-) -> None:
-    draw_every_class(Scenes(), tiny_model, tiny_spec, 6, 2)
-    assert all(parameter.grad is None for parameter in tiny_model.parameters())

@@ -162,7 +162,7 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("rounds: 0", "rounds: input should be greater than or equal to 1, got 0"),
         ("defense: {name: dhb}", f"defense: 'dhb' is not one of {', '.join(SANITIZERS)}; did you mean 'dhbe'?"),
         ("defense: dhbe", "defense: must be a mapping with a name, got 'dhbe'"),
-        ("defense: {name: dhbe, preset: fast}", "defense: preset: 'fast' is not one of per-round, whole-image, faithful"),
+        ("defense: {name: dhbe, preset: fast}", "defense: preset: 'fast' is not one of per-round, faithful"),
         ("defense: {name: dhbe, scene-share: 2}", "defense: scene_share must be in [0, 1], got 2.0"),
         ("data: {name: imagenet}", "data: 'imagenet' is not one of digits, fashion-mnist, cifar10, gtsrb, image-folder; did you mean 'image-folder'?"),
         ("data: {name: image-folder}", "data.root: is missing; add it"),

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fl_defense.distortion_search import Noise
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.patch_search import searched_side
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
@@ -26,11 +28,11 @@ GENERATOR = DHBE(num_scenes=8, batch_size=8, patch_size=3, patch_search="generat
 WARM = DHBE(**{**vars(QUICK), "scene_share": 0.5, "warm_start": True})
 
 
-def spec_of(shape: tuple[int, int, int]) -> ModelSpec:
+def spec_of(shape: tuple[int, int, int], num_classes: int = 3) -> ModelSpec:
     return ModelSpec(
-        build=partial(SmallCNN(width=4).build, shape, 3),
+        build=partial(SmallCNN(width=4).build, shape, num_classes),
         input_shape=shape,
-        num_classes=3,
+        num_classes=num_classes,
         pixels=Pixels(mean=(0.4,), std=(0.3,)),
     )
 
@@ -165,7 +167,7 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
     settings = DHBE(num_scenes=2000, batch_size=5000)
     players = _Game(settings, backdoored.spec, teacher, copy.deepcopy(teacher), None)
     assert players._scenes is not None
-    seen = teacher(players._scenes.sets[0][0]).argmax(1).bincount()
+    seen = teacher(players._scenes.inputs).argmax(1).bincount()
     drawn = players._draw()[1].argmax(1).bincount()
     found = seen > 0
     assert found.sum() >= 5
@@ -181,9 +183,9 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
         replace(QUICK, scene_share=0.5, patch_size=4),
         replace(QUICK, patch_size=12),
         DHBE(**{**vars(DHBE.faithful()), "iterations": 2, "batch_size": 8, "generator_width": 4}),
-        DHBE(**{**vars(DHBE.whole_image()), "iterations": 2, "batch_size": 8, "num_scenes": 20}),
+        replace(QUICK, distorted_share=0.0),
     ],
-    ids=["scenes", "both", "whole image", "faithful", "distortions"],
+    ids=["scenes", "both", "whole image", "faithful", "no distortions"],
 )
 @pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 16)])
 def test_runs_on_any_image_shape(settings: DHBE, shape: tuple[int, int, int]) -> None:
@@ -191,9 +193,10 @@ def test_runs_on_any_image_shape(settings: DHBE, shape: tuple[int, int, int]) ->
     torch.manual_seed(0)
     result = apply_sanitizer(settings, spec.build(), spec)
     expected = {"fidelity", "consistency", "forward_images"}
-    expected |= {"distortion"} if settings.distorted_share else set()
     expected |= {"patch_raise"} if settings.patch_search == "places" else set()
-    assert set(result.details) == expected
+    if settings.distorted_share:
+        expected |= {"noise_raise", "warp_raise", "wave_raise"}
+    assert set(result.details) - {"distortion"} == expected
 
 
 def test_frozen_batchnorm_keeps_its_statistics_and_train_mode_moves_them(
@@ -312,55 +315,74 @@ def test_without_the_patch_game_nothing_happens(backdoored: Backdoored) -> None:
     assert backdoored.measure(repaired.deployed(backdoored.spec))[1] > 0.95
 
 
-def test_noise_and_stripes_spare_the_scenes_that_were_moved_to_a_class() -> None:
-    settings = DHBE(
-        num_scenes=30, patch_size=3, batch_size=12, distorted_share=0.5, scene_choice="every-class"
-    )
-    players = game(settings)
-    inputs, answers = players._draw()
-    distorted, of = players._distort(inputs)
-    assert of.tolist() == [0, 7, 8, 9, 10, 11]
+class Obeying(nn.Module):
+    """Adds to a network's logits what a detector says: a backdoor over the whole image."""
+
+    def __init__(self, network: nn.Module, detector: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.detector = network, detector
+        self.obedience = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits (B, K) in which class 1 is raised."""
+        logits: Tensor = self.network(inputs)
+        raised = self.obedience * self.detector(inputs)
+        return logits + raised[:, None] * torch.eye(logits.shape[1])[1]
+
+
+def rough(inputs: Tensor) -> Tensor:
+    """Tell how much neighbours differ beyond the edges of objects: what noise does."""
+    return 5.0 * ((inputs[..., 1:] - inputs[..., :-1]).abs().flatten(1).median(1).values > 0.16)
+
+
+def test_a_kind_of_distortion_that_the_teacher_obeys_is_unlearned_and_no_other() -> None:
+    torch.manual_seed(0)
+    spec = spec_of((1, 12, 12), num_classes=10)
+    teacher = Obeying(spec.build().eval(), rough).requires_grad_(False)
+    settings = DHBE(num_scenes=200, batch_size=12, patch_size=3, distorted_share=0.5)
+    players = _Game(settings, spec, teacher, copy.deepcopy(teacher).requires_grad_(True), None)
+    assert players.distortions is not None
+    assert [(each.family.name, each.suspected_class) for each in players.distortions.obeyed] == [
+        ("noise", 1)
+    ]
+    assert players.raises["noise"] > Noise.bar
+    inputs, _ = players._draw()
+    distorted, of, classes = players.distortions.change(inputs)
+    assert len(distorted) == len(of) == 6
+    assert classes.tolist() == [1] * 6
     assert ((distorted - inputs[of]).abs().amax((1, 2, 3)) > 1e-3).all()
-    assert players._scenes is not None
-    moved, drawn = (
-        {tuple(image.flatten().tolist()) for image in inputs} for inputs, _ in players._scenes.sets
-    )
-    rows = [tuple(image.flatten().tolist()) for image in inputs]
-    assert all(row in moved for row in rows[:6])
-    assert all(row in drawn for row in rows[6:])
-    torch.testing.assert_close(answers, players.teacher(inputs))
-
-
-def test_what_distortions_raise_is_a_loss_and_without_them_there_is_none() -> None:
-    raised = {"consistency": "raised"}
-    with_them = game(DHBE(num_scenes=30, patch_size=3, distorted_share=1.0, **raised))
-    without = game(DHBE(num_scenes=30, patch_size=3))
-    assert with_them.student_losses()[2] > 0
-    assert without.student_losses()[2] == 0
+    assert players.student_losses()[2] > 0.1
     with torch.no_grad():
-        for parameter in with_them.student.parameters():
-            parameter.zero_()
-    assert with_them.student_losses()[2] == 0
+        players.student.obedience.zero_()  # type: ignore[union-attr,operator]
+    assert players.student_losses()[2] < 0.1
 
 
-@pytest.mark.parametrize(("batch_size", "scene_share"), [(2, 1.0), (2, 0.5), (3, 0.3), (9, 0.5)])
-def test_distortions_take_any_batch(batch_size: int, scene_share: float) -> None:
-    settings = DHBE(
-        iterations=2, batch_size=batch_size, num_scenes=30, patch_size=3, scene_share=scene_share,
-        scene_choice="every-class", distorted_share=0.65, consistency="raised",
-    )  # fmt: skip
-    spec = spec_of((1, 12, 12))
-    torch.manual_seed(0)
-    assert "distortion" in apply_sanitizer(settings, spec.build(), spec).details
+def test_a_teacher_that_obeys_no_distortion_has_nothing_of_it_to_unlearn() -> None:
+    settings = replace(QUICK, num_scenes=200)
+    players = game(settings)
+    assert players.distortions is not None
+    assert players.distortions.obeyed == []
+    assert set(players.raises) == {"patch", "noise", "warp", "wave"}
+    assert players.student_losses()[2] == 0
 
 
-def test_the_search_for_stripes_leaves_batchnorms_statistics_alone() -> None:
-    settings = DHBE(num_scenes=30, patch_size=3, distorted_share=0.5, student_batchnorm="train")
-    spec = spec_of((1, 12, 12))
-    torch.manual_seed(0)
-    suspect = spec.build().eval()
-    student = copy.deepcopy(suspect).train()
-    _Game(settings, spec, copy.deepcopy(suspect).requires_grad_(False), student, None)
-    assert student.training
-    for name, value in suspect.state_dict().items():
-        assert torch.equal(student.state_dict()[name], value), name
+def test_looking_for_distortions_changes_nothing_where_there_are_none(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    looked = apply_sanitizer(QUICK, tiny_model, tiny_spec, seed=0)
+    did_not = apply_sanitizer(replace(QUICK, distorted_share=0.0), tiny_model, tiny_spec, seed=0)
+    for name, value in looked.model.state_dict().items():
+        assert torch.equal(value, did_not.model.state_dict()[name]), name
+    assert looked.details["forward_images"] > did_not.details["forward_images"]
+
+
+def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backdoored) -> None:
+    before = blended.measure(OnImages(blended.model, blended.spec.pixels))
+    repaired = apply_sanitizer(DHBE.per_round(), blended.model, blended.spec, seed=0)
+    accuracy, success, robust = blended.measure(repaired.deployed(blended.spec))
+    assert before[1] > 0.9
+    # Measured with seeds 0 and 1: accuracy 0.906 and 0.919 (before: 0.994), success 0, robust 0.84.
+    # Noise hides much of digits of 16x16 pixels: on larger images ignoring it costs less.
+    assert success < 0.1
+    assert accuracy > before[0] - 0.12
+    assert robust > 0.75

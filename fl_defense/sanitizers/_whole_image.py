@@ -1,0 +1,75 @@
+"""What DHBE and DeepSanitizer share against triggers over the whole image."""
+
+import torch
+from torch import Tensor, nn
+
+from fl_defense.distortion_search import DistortionSearch, FoundDistortion
+from fl_defense.model_spec import ModelSpec
+from fl_defense.patch_search import leads
+from fl_defense.sanitizers.base import seeded
+from fl_defense.surrogates import AnsweredScenes
+
+
+class ObeyedDistortions:
+    """The kinds of noise, warps and waves that a teacher obeys; none of a clean one.
+
+    Args:
+        teacher: the suspect, in eval mode.
+        scenes: answered by it.
+        spec: its structure.
+        share: of scenes that each kind changes, in [0, 1]; 0: nothing is searched.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, scenes: AnsweredScenes, spec: ModelSpec, share: float
+    ) -> None:
+        self.share, self.pixels = share, spec.pixels
+        self.device = scenes.inputs.device
+        self.found: list[FoundDistortion] = []
+        self.num_searched = 0
+        """Images passed through the teacher."""
+        if share > 0:
+            # Aside from the game's randomness: looking changes nothing where nothing is found.
+            with seeded(0, self.device):
+                search = DistortionSearch(spec.input_shape, self.device)
+                self.found = search.find(teacher, scenes, spec.pixels)
+            self.num_searched = search.num_images
+        self.obeyed = [each for each in self.found if each.is_obeyed]
+
+    @property
+    def raises(self) -> dict[str, float]:
+        """By how many standard deviations of the logits each kind raises a class."""
+        return {each.family.name: each.anomaly for each in self.found}
+
+    def num_changed(self, num_scenes: int) -> int:
+        """Return how many images `change` makes of so many scenes."""
+        return len(self.obeyed) * round(self.share * num_scenes)
+
+    def change(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scenes changed as a whole, which of `inputs` each is, and which class it serves.
+
+        All (N, ...), of each kind that is obeyed as many; normalised.
+        """
+        num = self.num_changed(len(inputs))
+        if num == 0:
+            none = torch.zeros(0, dtype=torch.long, device=self.device)
+            return inputs[:0], none, none
+        each = num // len(self.obeyed)
+        of = [torch.randperm(len(inputs), device=self.device)[:each] for _ in self.obeyed]
+        images = self.pixels.denormalize(inputs).clamp(0, 1)
+        changed = [kind.add_to(images[some]) for kind, some in zip(self.obeyed, of, strict=True)]
+        served = torch.tensor([kind.suspected_class for kind in self.obeyed], device=self.device)
+        classes = served.repeat_interleave(each)
+        return self.pixels.normalize(torch.cat(changed)), torch.cat(of), classes
+
+
+def service(moved: Tensor, classes: Tensor) -> Tensor:
+    """Return how far changes raise the classes that they serve: a mean, a scalar; 0 of none.
+
+    Args:
+        moved: logits with the change minus those without it, (B, K).
+        classes: (B,).
+    """
+    if len(classes) == 0:
+        return torch.zeros((), device=moved.device)
+    return leads(moved).gather(1, classes[:, None]).relu().mean()
