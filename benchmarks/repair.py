@@ -83,8 +83,8 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, all that is raised, squared": DHBE(consistency="raised"),
     "dhbe, absolute effect": DHBE(consistency="absolute"),
     "dhbe, distortions not searched": DHBE(distorted_share=0.0),
-    "dhbe, distortion weight 0.05": DHBE(distortion_weight=0.05),
-    "dhbe, distortion weight 0.2": DHBE(distortion_weight=0.2),
+    "dhbe, distortion weight 0.5": DHBE(distortion_weight=0.5),
+    "dhbe, distortion weight 2": DHBE(distortion_weight=2.0),
 }
 """DHBE with one lever moved, for the sweep behind docs/methods.md."""
 SMALL: dict[str, Any] = {

@@ -64,7 +64,10 @@ class ObeyedDistortions:
 
 
 def service(moved: Tensor, classes: Tensor) -> Tensor:
-    """Return how far changes raise the classes that they serve: a mean, a scalar; 0 of none.
+    """Return how far changes raise the classes that they serve: a scalar; 0 of none.
+
+    A mean over images and logits, though one logit of each image counts: fidelity is such a mean,
+    and the two keep their proportion whatever the number of classes.
 
     Args:
         moved: logits with the change minus those without it, (B, K).
@@ -72,4 +75,4 @@ def service(moved: Tensor, classes: Tensor) -> Tensor:
     """
     if len(classes) == 0:
         return torch.zeros((), device=moved.device)
-    return leads(moved).gather(1, classes[:, None]).relu().mean()
+    return leads(moved).gather(1, classes[:, None]).relu().mean() / moved.shape[1]

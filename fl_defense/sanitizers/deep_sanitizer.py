@@ -100,7 +100,7 @@ class DeepSanitizer:
     distorted_share: float = 0.33
     """Scenes that are changed by each of noise, warps and waves, per dummy of a step, in [0, 1], if
     the suspect obeys it; 0: it is not searched whether it does."""
-    distortion_weight: float = 0.04
+    distortion_weight: float = 0.5
     """Weight of ignoring these changes against answering like the suspect."""
     patch_size: int | None = None
     """Side of the searched patch in pixels, 3 to the whole image; null: 3 to 5 by the image's size.

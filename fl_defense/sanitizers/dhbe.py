@@ -117,7 +117,7 @@ class DHBE:
     distorted_share: float = 0.33
     """Share of a batch's scenes that are changed by each of noise, warps and waves, in [0, 1], if
     the teacher obeys it; 0: it is not searched whether it does."""
-    distortion_weight: float = 0.1
+    distortion_weight: float = 1.0
     """Weight of ignoring these changes against answering like the teacher."""
     total_variation_weight: float = 1e-4
     """Weight of the image generator's smoothness (w2), for a batch of 256 3x32x32 images."""
