@@ -295,7 +295,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-train", type=int, default=10_000)
     parser.add_argument("--max-test", type=int, default=2_000)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--root", action="append", type=_root, default=[], metavar="DATA=PATH")
+    parser.add_argument("--root", action="append", type=root_of, default=[], metavar="DATA=PATH")
     parser.add_argument("--cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -305,7 +305,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _root(text: str) -> tuple[str, Path]:
+def root_of(text: str) -> tuple[str, Path]:
+    """Return the data set and the folder or archive of `DATA=PATH`."""
     name, _, path = text.partition("=")
     if not path:
         raise argparse.ArgumentTypeError(f"must be DATA=PATH, got {text!r}")

@@ -10,10 +10,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import distortions
 import inspection
 import repair
 import scenarios
 from matplotlib.figure import Figure
+
+from fl_defense.distortion_search import Noise, Warps, Waves
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
@@ -28,7 +31,6 @@ ATTACKS = ("patch", "blended", "sinusoid", "warped")
 NEEDS = {
     "none": "–",
     "dhbe": "nothing",
-    "dhbe-whole-image": "nothing",
     "deep-sanitizer": "nothing; a network that can be cut in two",
     "clp": "nothing; BatchNorm",
     "bcu": "nothing (procedural scenes)",
@@ -37,6 +39,8 @@ NEEDS = {
     "deep-cleanse": "nothing (procedural scenes); several passes per image at inference",
 }
 """What a defense needs beside the model and the shape of its images."""
+THRESHOLDS = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Least agreements that are compared; the second is the default."""
 HEAD = """# Results
 
 Written by `python benchmarks/report.py` from the JSON files in [`benchmarks/`](../benchmarks).
@@ -50,10 +54,12 @@ def main() -> None:
     sections = [
         HEAD,
         *(federation(name) for name in FEDERATIONS),
+        gate(),
         comparison(),
         effectiveness(),
         repairs(),
         inspections(),
+        searched(),
         memory(),
     ]
     page = "\n".join(section.rstrip() + "\n" for section in sections if section)
@@ -104,6 +110,51 @@ def commands(name: str, results: scenarios.Results) -> str:
             f"\nMeasured earlier, with settings that the script no longer has: {'; '.join(gone)}.\n"
         )
     return text
+
+
+def gate() -> str:
+    """Return the section of the gate: what each least agreement refuses."""
+    repairs: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for name in FEDERATIONS:
+        for variant, runs in (load(name) or {}).items():
+            asked = [record for run in runs for record in run["by_round"] if was_repaired(record)]
+            repairs[not variant.startswith("no attack")] += asked
+    if not repairs[True] or not repairs[False]:
+        return ""
+    lines = [
+        "| least agreement | helpful repairs refused | clean repairs refused "
+        "| worst loss of accuracy of the clean ones released |",
+        "|" + "---|" * 4,
+    ]
+    helpful = [each for each in repairs[True] if halves_the_asr(each)]
+    for least in THRESHOLDS:
+        missed = sum(each["agreement"] < least for each in helpful)
+        released = [each for each in repairs[False] if each["agreement"] >= least]
+        lost = [each["accuracy_before"] - each["accuracy"] for each in released]
+        refused = len(repairs[False]) - len(released)
+        worst = f"{max(lost):.3f}" if lost else "–"
+        cells = f"{missed} of {len(helpful)} | {refused} of {len(repairs[False])} | {worst}"
+        lines.append(f"| {least:g} | {cells} |")
+    table = "\n".join(lines)
+    return f"""## The gate
+
+What each least agreement would have refused, over the repaired rounds of all the federations above
+whose rates before the repair were kept. Helpful: the repair at least halved an ASR of 0.2 or more.
+Clean: rounds of federations without attackers.
+
+{table}
+"""
+
+
+def was_repaired(record: dict[str, Any]) -> bool:
+    """Tell whether a round was repaired, and what it was like before is known."""
+    return record["agreement"] is not None and "accuracy_before" in record and record["accepted"]
+
+
+def halves_the_asr(record: dict[str, Any]) -> bool:
+    """Tell whether the repair took away at least half of an attack that succeeded."""
+    before = record["attack_success_rate_before"]
+    return bool(before >= 0.2 and record["attack_success_rate"] <= before / 2)
 
 
 def values(rows: list[dict[str, Any]], name: str, between: str = " or ") -> str:
@@ -250,6 +301,21 @@ above the bound that 5 % of the clean ones exceed. Named: share of them whose su
 target. The trigger search's anomaly is in standard deviations of the logits.
 
 {inspection.table(inspection.current(rows))}
+"""
+
+
+def searched() -> str:
+    """Return the section of the whole-image changes that networks obey."""
+    rows = load("distortions")
+    if not rows:
+        return ""
+    return f"""## Whole-image changes that networks obey
+
+`python benchmarks/distortions.py`: the largest raise of one class by noise, warps and waves among
+the networks of a kind, in standard deviations of the logits. A network obeys what is above
+{Noise.bar:g}, {Warps.bar:g} and {Waves.bar:g}.
+
+{distortions.table(rows)}
 """
 
 

@@ -87,3 +87,33 @@ def test_the_repairs_heading_takes_its_values_from_the_rows(
     assert "Share of poisoned images: 0.05. Target class: 3. Test images: all or 1,234." in section
     assert "some GPU" in section
     assert "10,000" not in section
+
+
+def repaired(before: float, after: float, agreement: float, lost: float = 0.0) -> dict[str, Any]:
+    return {
+        "agreement": agreement, "accepted": True, "accuracy_before": 0.9, "accuracy": 0.9 - lost,
+        "attack_success_rate_before": before, "attack_success_rate": after,
+    }  # fmt: skip
+
+
+def test_the_gate_counts_what_each_bound_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    attacked = [
+        repaired(0.9, 0.1, 0.75),
+        repaired(0.9, 0.5, 0.3),  # not halved
+        repaired(0.1, 0.0, 0.2),  # nothing to take away
+        repaired(0.9, 0.0, 0.4) | {"agreement": None},  # not repaired
+    ]
+    clean = [repaired(0.0, 0.0, 0.65, lost=0.2), repaired(0.0, 0.0, 0.85, lost=0.01)]
+    old = repaired(0.9, 0.1, 0.1)
+    del old["accuracy_before"]
+    runs = {
+        "defended": [{"by_round": [*attacked, old]}],
+        "no attack, dhbe": [{"by_round": clean}],
+    }
+    monkeypatch.setattr(report, "load", {"quickstart": runs}.get)
+    lines = report.gate().splitlines()
+    assert "| 0.5 | 0 of 1 | 0 of 2 | 0.200 |" in lines
+    assert "| 0.7 | 0 of 1 | 1 of 2 | 0.010 |" in lines
+    assert "| 0.9 | 1 of 1 | 2 of 2 | – |" in lines
+    monkeypatch.setattr(report, "load", {}.get)
+    assert report.gate() == ""
