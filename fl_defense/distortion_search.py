@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import Pixels
-from fl_defense.patch_search import leads
+from fl_defense.patch_search import VALUES_AT_ONCE, leads
 from fl_defense.surrogates import CHUNK, AnsweredScenes
 
 OPACITY = 0.2
@@ -234,8 +234,9 @@ def _raises_on(model: nn.Module, scenes: AnsweredScenes, pixels: Pixels) -> Rais
     def raises(family: Family, patterns: Tensor, num_images: int) -> Tensor:
         inputs, answers = scenes.sample(num_images)
         images = pixels.denormalize(inputs).clamp(0, 1)
+        at_once = min(CHUNK, VALUES_AT_ONCE // images[0].numel())
         means = []
-        for some in patterns.flatten(0, 1).split(max(1, CHUNK // num_images)):
+        for some in patterns.flatten(0, 1).split(max(1, at_once // num_images)):
             each = some.repeat_interleave(num_images, 0)
             alike = images.repeat(len(some), 1, 1, 1)
             changed = family.add(alike, each, torch.ones(len(each), device=images.device))
