@@ -140,14 +140,16 @@ def main() -> None:
                     epochs=arguments.epochs,
                 )
                 for name in names:
-                    identity = {"victim": setting.key, "sanitizer": name, "is": repr(known[name])}
+                    at = arguments.inspect_at
+                    label = name if at is None else f"{name}, cut at {at}"
+                    identity = {"victim": setting.key, "sanitizer": label, "is": repr(known[name])}
                     done = [row for row in rows if identity.items() <= row.items()]
                     if done and not arguments.again:
                         # Of a row from before these were stored, the victim's key vouches for them.
                         done[0].update(training(setting))
                         continue
                     try:
-                        row = identity | repair(farm, setting, known[name])
+                        row = identity | repair(farm, setting, known[name], at)
                     except NoImageLeftError as error:
                         say(f"skipped {name}: {error}")
                         continue
@@ -159,13 +161,16 @@ def main() -> None:
     say(table(rows))
 
 
-def repair(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any]:
-    """Repair one victim and return its row.
+def repair(
+    farm: Farm, setting: Setting, sanitizer: Sanitizer, inspect_at: str | None = None
+) -> dict[str, Any]:
+    """Repair one victim, cut at `inspect_at` or where it is by default, and return its row.
 
     Raises:
         NoImageLeftError: if the sanitizer needs images that the victim was not trained on.
     """
     victim = farm.victim(setting)
+    victim = replace(victim, spec=replace(victim.spec, inspect_at=inspect_at))
     if getattr(sanitizer, "surrogate", None) == OwnData():
         sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
     if getattr(sanitizer, "surrogate", None) == OtherData():
@@ -299,6 +304,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--inspect-at", metavar="NAME", help="where DeepSanitizer cuts")
     parser.add_argument("--again", action="store_true", help="measure known rows again")
     full = "--full" in sys.argv
     parser.set_defaults(**(FULL if full else SMALL))
