@@ -39,8 +39,8 @@ NEEDS = {
     "deep-cleanse": "nothing (procedural scenes); several passes per image at inference",
 }
 """What a defense needs beside the model and the shape of its images."""
-THRESHOLDS = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Least agreements that are compared; the second is the default."""
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Least agreements that are compared; the first is the default."""
 HEAD = """# Results
 
 Written by `python benchmarks/report.py` from the JSON files in [`benchmarks/`](../benchmarks).
@@ -140,7 +140,8 @@ def gate() -> str:
 
 What each least agreement would have refused, over the repaired rounds of all the federations above
 whose rates before the repair were kept. Helpful: the repair at least halved an ASR of 0.2 or more.
-Clean: rounds of federations without attackers.
+Clean: rounds of federations without attackers. What the default refused when it was measured is
+not among them.
 
 {table}
 """

@@ -11,7 +11,7 @@ backdoor remembers its own.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +49,16 @@ class Family(Protocol):
     """Patterns of one kind, and how they change images."""
 
     @property
-    def name(self) -> str:
-        """In records and warnings."""
+    def name(self) -> Literal["noise", "warp", "wave"]:
+        """In records."""
 
     @property
     def bar(self) -> float:
-        """Raise of one class, in standard deviations of the logits, that no clean model showed."""
+        """Raise of one class, in standard deviations of the logits, that no clean model showed.
+
+        Of ten classes and more. With fewer the logits of one image lie further apart for the same
+        raise, and the bars may be out of reach.
+        """
 
     @property
     def patterns(self) -> Tensor:
@@ -70,7 +74,7 @@ class Family(Protocol):
 class Noise:
     """Uniform noise, blended in: a network that obeys one draw obeys others, too."""
 
-    name = "noise"
+    name: Literal["noise"] = "noise"
     bar = 2.0
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
@@ -88,7 +92,7 @@ class Noise:
 class Warps:
     """Smooth fields of displacements: a network that obeys one obeys others, too."""
 
-    name = "warp"
+    name: Literal["warp"] = "warp"
     bar = 1.2
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
@@ -121,12 +125,12 @@ class Warps:
 class Waves:
     """Sine waves of whole numbers of periods along the sides, in four phases each.
 
-    A pattern is (periods down, periods across, phase in periods). Waves whose periods divide the
-    grid of a network's strides meet all its positions in the same phase; to them a clean network
-    reacts by phase as well, and they are left out.
+    A pattern is (periods down, periods across, phase in periods). Waves that repeat with the grid
+    of a network's strides, powers of two up to a quarter of the image, meet all its positions in
+    the same phase; to them a clean network reacts by phase as well, and they are left out.
     """
 
-    name = "wave"
+    name: Literal["wave"] = "wave"
     bar = 1.7
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
@@ -168,11 +172,11 @@ class FoundDistortion:
     family: Family
     """What kind of pattern."""
     pattern: Tensor
-    """Of all that were tried, the one with the largest anomaly."""
+    """Of those that were measured again, the one with the largest anomaly."""
     suspected_class: int
     """The class that it raises."""
     anomaly: float
-    """By how much, in standard deviations of the logits; of a wave, more than in other phases."""
+    """By how much, in standard deviations of the logits; of a wave, beyond its phases' mean."""
 
     @property
     def is_obeyed(self) -> bool:
@@ -215,11 +219,15 @@ class DistortionSearch:
     ) -> list[FoundDistortion]:
         """Return of each family the pattern that raises one class of a model most.
 
+        Nothing, if an answer to the scenes is not finite.
+
         Args:
             model: in eval mode.
             scenes: answered by it.
             pixels: normalisation of its inputs.
         """
+        if not scenes.answers.isfinite().all():
+            return []
         raises = _raises_on(model, scenes, pixels)
         return [_strongest(family, raises) for family in self.families]
 
@@ -265,8 +273,12 @@ def _strongest(family: Family, raises: Raises) -> FoundDistortion:
 
 
 def _on_grid(side: int, periods: int) -> bool:
-    """Tell whether so many periods along a side come out at a period of 1, 2, 4 or 8 pixels."""
-    return periods == 0 or (side % abs(periods) == 0 and side // abs(periods) in (1, 2, 4, 8))
+    """Tell whether so many periods along a side repeat with a stride that networks have there."""
+    if periods == 0:
+        return True
+    length, rest = divmod(side, abs(periods))
+    is_power_of_two = length & (length - 1) == 0
+    return rest == 0 and is_power_of_two and length <= max(8, side // 4)
 
 
 def _per_image(values: Tensor) -> Tensor:

@@ -1,30 +1,36 @@
-"""Trigger search: does some small patch take this model over, where, and towards which class?
+"""Trigger search: does some trigger take this model over, which, and towards which class?
 
 Idea: in a backdoored model one patch at one place raises one class far beyond what patches do in
 any network. So the strongest patch is searched for each place on procedural scenes (`PatchSearch`),
 and what it does is measured on scenes that the search has not seen. The patch found is as good a
-trigger as the attacker's, and often resembles it.
+trigger as the attacker's, and often resembles it. Of triggers over the whole image, noise, warps
+and waves are tried beside it (`DistortionSearch`); one that the model obeys is told instead of the
+patch if it stands further out of what clean models show.
 
 Reference: ours. It asks what Neural Cleanse asks (Wang et al., IEEE S&P 2019), which optimises a
 mask per class over the whole image and needs clean images.
 
-Limit: a trigger over the whole image is no patch; a patch that turns one class alone is mostly
-missed; in images above 80 pixels or so the places of small patches do not touch. What is found is a
-fact about the model, not about its clients: it does not tell a planted patch from one that the data
-taught.
+Limit: other triggers over the whole image are not seen; a patch that turns one class alone is
+mostly missed; in images above 80 pixels or so the places of small patches do not touch. What is
+found is a fact about the model, not about its clients: it does not tell a planted patch from one
+that the data taught.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from fl_defense.distortion_search import DistortionSearch, FoundDistortion
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, leads, searched_side, trial_on
 from fl_defense.ranges import require_at_least
 from fl_defense.sanitizers.base import State, frozen_copy, seeded
 from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
 
+PATCH_BAR = 3.0
+"""Anomaly that no patch reaches in a clean model of images of 28 pixels and more."""
 NUM_FINALISTS = 8
 """Strongest patches that are measured at the end."""
 NUM_JUDGES = 128
@@ -33,20 +39,24 @@ NUM_JUDGES = 128
 
 @dataclass(frozen=True, kw_only=True)
 class FoundTrigger:
-    """The strongest patch in a model, and what it does to scenes that it was not searched on."""
+    """The strongest trigger in a model, and what it does to scenes that it was not searched on."""
 
     anomaly: float
     """By how far it raises its class above the others, in standard deviations of the logits of a
     scene: 1 to 3 in clean models of images of 28 pixels and more, 3.4 to 13 in models in which a
-    small patch turns every class. The strongest of eight, each measured on scenes of its own."""
+    small patch turns every class. The strongest of eight, each measured on scenes of its own. Of
+    noise, a warp or a wave: 3 times what it raises against the bar of its kind."""
+    kind: Literal["patch", "noise", "warp", "wave"] = "patch"
+    """What the trigger is."""
     suspected_class: int
     """The class that it raises."""
     flipped: float
     """Share of the scenes of other classes that it turns into this class."""
     place: tuple[int, int]
-    """Row and column of its upper left corner."""
+    """Row and column of its upper left corner; (0, 0) of what covers the whole image."""
     patch: Tensor
-    """(C, side, side) in [-1, 1], on the CPU, to be added to images in [0, 1]."""
+    """(C, side, side) in [-1, 1], on the CPU, to be added to images in [0, 1]. Of noise, a warp
+    or a wave: what it changed in one of the scenes, (C, H, W)."""
 
     @property
     def state(self) -> State:
@@ -118,7 +128,28 @@ class TriggerSearch:
             patches.search(trial, patches.choose(self.batch_size))
         finalists = patches.effects.argsort(descending=True, stable=True)[:NUM_FINALISTS].tolist()
         found = [_measure(patches, place, model, spec, judges) for place in finalists]
+        distortions = DistortionSearch(spec.input_shape, device).find(model, searched, spec.pixels)
+        found += [_whole(each, model, spec, judges) for each in distortions if each.is_obeyed]
         return max(found, key=lambda each: each.anomaly)
+
+
+@torch.no_grad()
+def _whole(
+    found: FoundDistortion, model: nn.Module, spec: ModelSpec, judges: AnsweredScenes
+) -> FoundTrigger:
+    """Tell of a whole-image change that a model obeys as of a patch."""
+    inputs, answers = judges.sample(NUM_JUDGES)
+    images = spec.pixels.denormalize(inputs).clamp(0, 1)
+    changed = found.add_to(images)
+    label = found.suspected_class
+    return FoundTrigger(
+        anomaly=PATCH_BAR * found.anomaly / found.family.bar,
+        kind=found.family.name,
+        suspected_class=label,
+        flipped=_flipped(model(spec.pixels.normalize(changed)), answers, label),
+        place=(0, 0),
+        patch=(changed - images)[0].cpu(),
+    )
 
 
 @torch.no_grad()
@@ -132,13 +163,17 @@ def _measure(
     logits = model(spec.pixels.normalize(patched))
     lead = leads(logits - answers).mean(0)
     label = int(lead.argmax())
-    others = answers.argmax(1) != label
-    flipped = (logits.argmax(1) == label)[others].double().mean().nan_to_num().item()
     row, column = patches.places[place].tolist()
     return FoundTrigger(
         anomaly=float(lead[label]) / judges.spread(),
         suspected_class=label,
-        flipped=flipped,
+        flipped=_flipped(logits, answers, label),
         place=(row, column),
         patch=patches.patches[place].cpu(),
     )
+
+
+def _flipped(logits: Tensor, answers: Tensor, label: int) -> float:
+    """Return the share of images, answered otherwise before, that are now taken for a class."""
+    others = answers.argmax(1) != label
+    return (logits.argmax(1) == label)[others].double().mean().nan_to_num().item()

@@ -63,7 +63,7 @@ class ObeyedDistortions:
         return self.pixels.normalize(torch.cat(changed)), torch.cat(of), classes
 
 
-def service(moved: Tensor, classes: Tensor) -> Tensor:
+def rise_of_served(moved: Tensor, classes: Tensor) -> Tensor:
     """Return how far changes raise the classes that they serve: a scalar; 0 of none.
 
     A mean over images and logits, though one logit of each image counts: fidelity is such a mean,

@@ -51,7 +51,7 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
-from fl_defense.sanitizers._whole_image import ObeyedDistortions, service
+from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import CHUNK, AnsweredScenes, Scenes, draw_familiar, in_chunks
 
@@ -257,15 +257,15 @@ class _Game:
         self.patches = Player(generator, settings.generator_lr, self.device)
         if state is not None:
             self.patches.load(state["patches"])
-        self.inputs = settings.make_inputs(spec, nn.Sequential(features, teacher))
+        suspect = nn.Sequential(features, teacher)
+        self.inputs = settings.make_inputs(spec, suspect)
         self.clean = in_chunks(features, self.inputs)
         self.floor = self.clean.min()
         self.dummies, self.classes = settings.make_dummies(teacher, self.clean)
         self.answers = in_chunks(teacher, self.dummies)
-        suspect = nn.Sequential(features, teacher)
-        scenes = AnsweredScenes(self.inputs, suspect)
-        self.distortions = ObeyedDistortions(suspect, scenes, spec, settings.distorted_share)
-        self.scenes = scenes
+        self.scenes = AnsweredScenes(self.inputs, suspect)
+        share = settings.distorted_share
+        self.distortions = ObeyedDistortions(suspect, self.scenes, spec, share)
 
     def search_step(self) -> Tensor:
         """Let the generator move the head's answer; return its feature differences, fixed."""
@@ -291,14 +291,14 @@ class _Game:
         They are tried on the scenes themselves, whose features they change altogether: such a
         difference means nothing when it is added to another image's features.
         """
-        if not self.distortions.obeyed:
+        if self.distortions.num_changed(self.settings.batch_size) == 0:
             return torch.zeros((), device=self.device)
         with torch.no_grad():
             inputs, _ = self.scenes.sample(self.settings.batch_size)
             changed, of, served = self.distortions.change(inputs)
             plain, distorted = self.features(inputs[of]), self.features(changed)
             held = self.head(plain)
-        return service(self.head(distorted) - held, served)
+        return rise_of_served(self.head(distorted) - held, served)
 
     def least_class_share(self) -> float:
         """Return the smallest share of a class's dummies that the suspect puts into it."""

@@ -32,7 +32,7 @@ What each deviation is worth is in docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost, in forward passes: 3 of a batch per
 student step, 1 more for generated images, 3 per patched or distorted image; 2 of a batch for each
-search, 4 per generator step.
+search, 4 per generator step; before that some 11,000 images for noise, warps and waves.
 `details["forward_images"]` counts them. What the searches found before the repair is told, too: by
 how many standard deviations of the logits the strongest patch, noise, warp and wave raise a class
 (`patch_raise`, `noise_raise`, `warp_raise`, `wave_raise`).
@@ -57,7 +57,7 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
-from fl_defense.sanitizers._whole_image import ObeyedDistortions, service
+from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
 
@@ -348,7 +348,7 @@ class _Game:
         moved = self.student(changed) - unchanged
         by_patch, by_distortion = moved[: len(patched)], moved[len(patched) :]
         fidelity = (logits - answers).abs().mean()
-        return fidelity, self._effect(by_patch), service(by_distortion, served)
+        return fidelity, self._effect(by_patch), rise_of_served(by_distortion, served)
 
     def search(self) -> None:
         """Let every adversary take one step against the student, whose weights are frozen."""
@@ -408,17 +408,13 @@ class _Game:
         num_scenes = round(settings.scene_share * settings.batch_size)
         inputs, answers = [], torch.empty(0, self.num_classes, device=self.device)
         if num_scenes > 0:
-            scenes, answers = self._sample(num_scenes)
+            assert self._scenes is not None
+            scenes, answers = self._scenes.sample(num_scenes)
             inputs.append(scenes)
         if self.images is not None:
             with torch.no_grad():
                 inputs.append(self.images.network.sample(settings.batch_size - num_scenes))
         return torch.cat(inputs), answers
-
-    def _sample(self, num: int) -> tuple[Tensor, Tensor]:
-        """Return `num` scenes, normalised, and the teacher's answers."""
-        assert self._scenes is not None
-        return self._scenes.sample(num)
 
     def _trial(self, network: nn.Module) -> Trial:
         assert self._scenes is not None

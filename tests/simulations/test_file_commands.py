@@ -295,7 +295,8 @@ def test_inspect_finds_a_trigger_and_draws_it(victim: Path, tmp_path: Path) -> N
     assert Image.open(picture).size[0] > 300
     shown = call("inspect", victim, *MODEL, *FORM).stdout
     assert f"suspected class:     {found.suspected_class}" in shown
-    assert "patch" not in shown
+    assert "kind:                patch" in shown
+    assert "patch:" not in shown
 
 
 def test_inspect_names_a_class_and_draws_the_matrix(victim: Path, tmp_path: Path) -> None:

@@ -199,13 +199,14 @@ def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
     assert before[1] > 0.95
     assert success < 0.2
     assert accuracy > before[0] - 0.12
-    # Measured with seed 0: robust 0.68. Noise hides much of digits of 16x16 pixels.
-    assert robust > 0.55
+    assert robust > 0.7
 
 
 def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backdoored) -> None:
     before = blended.measure(OnImages(blended.model, blended.spec.pixels))
-    # Twice the weight of the default, which leaves a third of it on images as small as these.
+    # On images as small as these the default leaves a third of it: twice its weight is needed.
+    default = apply_sanitizer(DeepSanitizer.per_round(), blended.model, blended.spec, seed=0)
+    assert blended.measure(default.deployed(blended.spec))[1] < 0.6
     settings = DeepSanitizer(distortion_weight=1.0)
     repaired = apply_sanitizer(settings, blended.model, blended.spec, seed=0)
     accuracy, success, robust = blended.measure(repaired.deployed(blended.spec))

@@ -1,0 +1,53 @@
+import torch
+from torch import Tensor, nn
+
+from fl_defense.distortion_search import FoundDistortion, Noise, Waves
+from fl_defense.model_spec import ModelSpec
+from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
+from fl_defense.surrogates import AnsweredScenes, scenes
+
+CPU = torch.device("cpu")
+
+
+def test_the_rise_is_that_of_the_served_class_and_keeps_its_proportion_to_fidelity() -> None:
+    moved = torch.tensor([[3.0, 0.0, 0.0], [0.0, -3.0, 0.0]])
+    # 2 above the mean; 1 below what it was; a mean over two images and three logits.
+    torch.testing.assert_close(
+        rise_of_served(moved, torch.tensor([0, 1])), torch.tensor((2 + 0) / 2 / 3)
+    )
+    assert rise_of_served(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)) == 0
+    few, many = torch.zeros(1, 10), torch.zeros(1, 40)
+    few[0, 2] = many[0, 2] = 1.0
+    ratio = rise_of_served(few, torch.tensor([2])) / rise_of_served(many, torch.tensor([2]))
+    fidelity = few.abs().mean() / many.abs().mean()
+    torch.testing.assert_close(ratio, fidelity, rtol=0.1, atol=0)
+
+
+def test_every_kind_that_is_obeyed_changes_its_share_and_serves_its_class() -> None:
+    torch.manual_seed(0)
+    shape = (1, 16, 16)
+
+    def network(images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :5]
+
+    model = nn.Module()
+    model.forward = network
+    spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=5)
+    inputs = scenes(40, shape)
+    kinds = ObeyedDistortions(model, AnsweredScenes(inputs, model), spec, share=0.0)
+    assert (kinds.found, kinds.num_searched, kinds.num_changed(40)) == ([], 0, 0)
+    assert [len(part) for part in kinds.change(inputs)] == [0, 0, 0]
+
+    kinds.share = 0.25
+    kinds.obeyed = [
+        FoundDistortion(
+            family=family, pattern=family.patterns[0, 0], suspected_class=label, anomaly=9
+        )
+        for family, label in ((Noise(shape, CPU), 3), (Waves(shape, CPU), 1))
+    ]
+    changed, of, classes = kinds.change(inputs)
+    assert len(changed) == kinds.num_changed(40) == 20
+    assert classes.tolist() == [3] * 10 + [1] * 10
+    assert len(set(of[:10].tolist())) == len(set(of[10:].tolist())) == 10
+    nearest = torch.cdist(changed.flatten(1), inputs.flatten(1)).argmin(1)
+    assert (nearest == of).double().mean() > 0.7
