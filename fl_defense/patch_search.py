@@ -125,7 +125,7 @@ class PatchSearch:
         self.patches = torch.where(is_tried.view(-1, 1, 1, 1), stepped, self.patches)
         self._steps = self._steps + is_tried
         squares = torch.zeros_like(self.effects).index_add(0, tried, rise.detach().relu().square())
-        self.effects = remembered(self.effects, squares, times, MEMORY)
+        self.effects = _remembered(self.effects, squares, times)
 
     def strongest(self) -> float:
         """Return how far the strongest patch raises its class, in logits."""
@@ -177,16 +177,15 @@ def leads(moved: Tensor) -> Tensor:
     return moved - moved.mean(dim=1, keepdim=True)
 
 
-def remembered(effects: Tensor, squares: Tensor, times: Tensor, memory: float) -> Tensor:
+def _remembered(effects: Tensor, squares: Tensor, times: Tensor) -> Tensor:
     """Return the running means of effects, (P,), after some of them were seen again.
 
     Args:
         effects: the means so far.
         squares: sums of what was seen now.
         times: how often each was seen now; those at 0 stay as they are.
-        memory: share of the earlier mean that is kept.
     """
-    seen = memory * effects + (1 - memory) * squares / times.clamp(min=1)
+    seen = MEMORY * effects + (1 - MEMORY) * squares / times.clamp(min=1)
     # A network that overflows is found out later; weights that cannot be drawn from would break off
     # here, on a GPU for good.
     seen = seen.nan_to_num(0.0, posinf=LARGEST_EFFECT).clamp(max=LARGEST_EFFECT)

@@ -1,4 +1,4 @@
-"""How much of what a patch or a distortion does to the logits is to be unlearned."""
+"""How much of what a patch does to the logits is to be unlearned."""
 
 from torch import Tensor
 

@@ -15,20 +15,20 @@ class ObeyedDistortions:
 
     Args:
         teacher: the suspect, in eval mode.
-        scenes: answered by it.
+        scenes: answered by it; None: nothing is searched.
         spec: its structure.
         share: of scenes that each kind changes, in [0, 1]; 0: nothing is searched.
     """
 
     def __init__(
-        self, teacher: nn.Module, scenes: AnsweredScenes, spec: ModelSpec, share: float
+        self, teacher: nn.Module, scenes: AnsweredScenes | None, spec: ModelSpec, share: float
     ) -> None:
         self.share, self.pixels = share, spec.pixels
-        self.device = scenes.inputs.device
+        self.device = next(teacher.parameters()).device
         self.found: list[FoundDistortion] = []
         self.num_searched = 0
         """Images passed through the teacher."""
-        if share > 0:
+        if scenes is not None and share > 0:
             # Aside from the game's randomness: looking changes nothing where nothing is found.
             with seeded(0, self.device):
                 search = DistortionSearch(spec.input_shape, self.device)

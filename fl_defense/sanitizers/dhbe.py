@@ -231,7 +231,7 @@ class DHBE:
 
         student.requires_grad_(True)
         losses = {"fidelity": fidelity.item(), "consistency": consistency.item()}
-        if game.distortions is not None and game.distortions.obeyed:
+        if game.distortions.obeyed:
             losses["distortion"] = distortion.item()
         losses |= {f"{name}_raise": found for name, found in game.raises.items()}
         losses["forward_images"] = float(self._forward_images(game))
@@ -257,12 +257,11 @@ class DHBE:
         """Number of images passed forward through the network; backward passes count likewise."""
         generated = self.batch_size - round(self.scene_share * self.batch_size)
         scenes = self.batch_size - generated
-        changed = game.num_patched
-        before = self.num_scenes * (self.scenes_per_kept + 1) if scenes > 0 else 0
+        changed = game.num_patched + game.distortions.num_changed(scenes)
+        before = game.distortions.num_searched
+        if scenes > 0:
+            before += self.num_scenes * (self.scenes_per_kept + 1)
         per_step = FORWARDS_PER_STUDENT_STEP * self.batch_size + generated
-        if game.distortions is not None:
-            changed += game.distortions.num_changed(scenes)
-            before += game.distortions.num_searched
         per_iteration = self.student_steps * (per_step + FORWARDS_PER_CHANGED * changed)
         if game.patch_search is None:
             per_iteration += FORWARDS_PER_GENERATOR_STEP * self.batch_size
@@ -320,11 +319,9 @@ class _Game:
         if self.patch_search is not None:
             self.patch_search.search_everywhere(self._trial(teacher))
             self.raises["patch"] = self.patch_search.strongest() / self._spread
-        self.distortions: ObeyedDistortions | None = None
-        if self._scenes is not None:
-            share = settings.distorted_share
-            self.distortions = ObeyedDistortions(teacher, self._scenes, spec, share)
-            self.raises |= self.distortions.raises
+        share = settings.distorted_share
+        self.distortions = ObeyedDistortions(teacher, self._scenes, spec, share)
+        self.raises |= self.distortions.raises
 
     def student_losses(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return how far the student is from the teacher, and from ignoring patch and distortions.
@@ -336,10 +333,7 @@ class _Game:
             num_scenes = len(answers)
             chosen = self._choose_patched(len(inputs))
             patched = self._patch(inputs[chosen])
-            if self.distortions is None:
-                distorted, undistorted, served = inputs[:0], chosen[:0], chosen[:0]
-            else:
-                distorted, undistorted, served = self.distortions.change(inputs[:num_scenes])
+            distorted, undistorted, served = self.distortions.change(inputs[:num_scenes])
             if num_scenes < len(inputs):
                 answers = torch.cat([answers, self.teacher(inputs[num_scenes:])])
         logits = self.student(inputs)

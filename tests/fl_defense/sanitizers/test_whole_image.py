@@ -32,6 +32,7 @@ def test_every_kind_that_is_obeyed_changes_its_share_and_serves_its_class() -> N
 
     model = nn.Module()
     model.forward = network
+    model.unused = nn.Parameter(torch.zeros(()))
     spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=5)
     inputs = scenes(40, shape)
     kinds = ObeyedDistortions(model, AnsweredScenes(inputs, model), spec, share=0.0)
