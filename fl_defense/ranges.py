@@ -3,6 +3,8 @@
 Each function raises ValueError.
 """
 
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
 
 def require(condition: bool, name: str, wanted: str, got: object) -> None:
     """Refuse the setting `name` unless a condition holds."""
@@ -29,3 +31,16 @@ def require_share(settings: object, *names: str) -> None:
     for name in names:
         got = getattr(settings, name)
         require(0 <= got <= 1, name, "in [0, 1]", got)
+
+
+def require_word(name: str, kind: Any, got: object) -> None:
+    """Refuse the setting `name` unless it is one of those that a Literal type lists."""
+    words = get_args(kind)
+    require(got in words, name, f"one of {', '.join(map(str, words))}", got)
+
+
+def require_words(settings: object) -> None:
+    """Refuse settings whose attributes are none of those that their Literal types list."""
+    for name, kind in get_type_hints(type(settings)).items():
+        if get_origin(kind) is Literal:
+            require_word(name, kind, getattr(settings, name))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fl_defense.ranges import require_at_least
+from fl_defense.ranges import require, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         require_at_least(self, first_round=1)
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"every must be at least 1 or null, got {self.every}")
-        if isinstance(self.on_suspicion, int | float) and self.on_suspicion <= 0:
-            raise ValueError(f"on_suspicion must be positive, got {self.on_suspicion}")
+        every, asked = self.every, self.on_suspicion
+        require(every is None or every >= 1, "every", "at least 1 or null", every)
+        understood = asked in (None, "history") or (not isinstance(asked, str) and asked > 0)
+        require(understood, "on_suspicion", "positive, history or null", asked)
         if self.every is None and not self.last:
             raise ValueError("every is null and last is false, so no round would be repaired")
 

@@ -17,6 +17,7 @@ from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, Checkpoi
 from fl_defense.gate import DoNoHarmGate
 from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.ranges import require_word
 from fl_defense.records import Rejection, RoundDraft, RoundOutcome
 from fl_defense.repairer import OnFailure, Repairer
 from fl_defense.replies import CheckedReplies, ReplyCheck, nodes_by_message
@@ -64,7 +65,8 @@ class SanitizingStrategy(Strategy):
         checkpoint_file: replaced after every round, once `observe` has returned; see `resume`.
 
     Raises:
-        ValueError: if `min_agreement` is outside [0, 1].
+        ValueError: if `min_agreement` is outside [0, 1], or `on_failure`, `broadcast` or `buffers`
+            is none of its words.
     """
 
     def __init__(
@@ -85,6 +87,9 @@ class SanitizingStrategy(Strategy):
         observe: Observer | None = None,
         checkpoint_file: CheckpointFile | None = None,
     ) -> None:
+        require_word("on_failure", OnFailure, on_failure)
+        require_word("broadcast", Broadcast, broadcast)
+        require_word("buffers", Buffers, buffers)
         self.strategy = strategy
         self.sanitizer = sanitizer
         self.spec = spec

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require_at_least
+from fl_defense.ranges import require_at_least, require_words
 
 Norm = Literal["batch", "group", "none"]
 
@@ -31,6 +31,7 @@ class SmallCNN:
     """Normalisation after each convolution: batch, group or none."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         require_at_least(self, width=1)
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -63,6 +64,7 @@ class ResNet:
     """Normalise and activate before each convolution (He et al., ECCV 2016) instead of after it."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         require_at_least(self, width=1)
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -38,7 +38,13 @@ from torch.nn import functional
 from fl_defense.metrics import predict
 from fl_defense.model_cut import possible_cuts
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
-from fl_defense.ranges import require, require_at_least, require_positive, require_share
+from fl_defense.ranges import (
+    require,
+    require_at_least,
+    require_positive,
+    require_share,
+    require_words,
+)
 from fl_defense.sanitizers._completion import CompletionNetwork, train_completion
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import Scenes, Surrogate, most_familiar
@@ -86,6 +92,7 @@ class DeepCleanse:
     changes_models: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        require_words(self)
         require_at_least(self, num_images=1, num_limit_images=1, min_map_side=1, batch_size=2)
         require_at_least(self, completion_width=1, completion_steps=1)
         require_positive(self, "completion_lr")

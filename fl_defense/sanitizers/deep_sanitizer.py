@@ -43,7 +43,14 @@ from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import searched_side
-from fl_defense.ranges import require, require_at_least, require_positive, require_share
+from fl_defense.precision import Precision, computed_in
+from fl_defense.ranges import (
+    require,
+    require_at_least,
+    require_positive,
+    require_share,
+    require_words,
+)
 from fl_defense.sanitizers._effects import raised
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
@@ -115,10 +122,14 @@ class DeepSanitizer:
     """Filters of the patch generator's last convolution."""
     warm_start: bool = False
     """Carry the patch generator and its optimiser to the next round."""
+    precision: Precision = "float32"
+    """Of extractor and heads. bfloat16 takes about 0.6 of the time where the hardware has it, GPUs
+    since Ampere and CPUs with AVX-512 BF16 or AMX, and more elsewhere."""
 
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        require_words(self)
         require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
         require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
         require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)
@@ -249,6 +260,8 @@ class _Game:
         state: State | None,
     ) -> None:
         self.settings, self.pixels = settings, spec.pixels
+        parts = (features, teacher, head)
+        features, teacher, head = (computed_in(settings.precision, part) for part in parts)
         self.features, self.head = features, head
         self.device = next(head.parameters()).device
         channels = spec.input_shape[0]

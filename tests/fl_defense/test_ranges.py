@@ -1,8 +1,17 @@
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
-from fl_defense.ranges import require, require_at_least, require_positive, require_share
+from fl_defense.ranges import (
+    require,
+    require_at_least,
+    require_positive,
+    require_share,
+    require_word,
+    require_words,
+)
 
 SETTINGS = SimpleNamespace(steps=3, weight=0.0, share=1.0, size=-1)
 
@@ -34,3 +43,32 @@ def test_nan_is_in_no_range() -> None:
             check(settings, "rate")
     with pytest.raises(ValueError, match="rate must be"):
         require_at_least(settings, rate=-1)
+
+
+def test_a_word_that_is_not_listed_is_named_with_those_that_are() -> None:
+    require_word("mode", Literal["eval", "train"], "train")
+    with pytest.raises(ValueError, match=r"^mode must be one of eval, train, got Train$"):
+        require_word("mode", Literal["eval", "train"], "Train")
+
+
+@dataclass(frozen=True)
+class Modes:
+    mode: Literal["eval", "train"] = "eval"
+    depth: Literal[10, 18] = 18
+    side: int | Literal["any"] = 7
+
+    def __post_init__(self) -> None:
+        require_words(self)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mode": "eval "}, "mode must be one of eval, train, got eval "),
+        ({"depth": 34}, "depth must be one of 10, 18, got 34"),
+    ],
+)
+def test_every_word_of_a_dataclass_is_looked_at(fields: dict[str, Any], message: str) -> None:
+    Modes(mode="train", depth=10)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Modes(**fields)

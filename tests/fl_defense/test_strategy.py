@@ -522,3 +522,10 @@ def test_nothing_of_the_defense_reaches_the_clients(lab: Lab) -> None:
     for message in messages:
         assert isinstance(message.content, RecordDict)
         assert dict(message.content["config"]) == {"server-round": 1}
+
+
+@pytest.mark.parametrize("name", ["on_failure", "broadcast", "buffers"])
+def test_a_word_that_no_option_knows_is_refused(lab: Lab, name: str) -> None:
+    options: dict[str, Any] = {name: "agregate"}
+    with pytest.raises(ValueError, match=f"^{name} must be one of .*, got agregate$"):
+        SanitizingStrategy(FedAvg().build(8, 8), NoDefense(), lab.spec, **options)

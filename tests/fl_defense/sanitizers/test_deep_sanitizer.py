@@ -2,7 +2,7 @@ import copy
 import pickle
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from fl_defense.distortion_search import Noise
 from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.precision import Precision
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
 from fl_defense.sanitizers.deep_sanitizer import _deal_out, _Game
 from simulations.models import ResNet, SmallCNN
@@ -174,6 +175,7 @@ def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: Mode
         ({"distorted_share": 1.1}, r"distorted_share must be in \[0, 1\], got 1.1"),
         ({"head_lr": 0.0}, "head_lr must be positive, got 0"),
         ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16, got float16"),
         ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
     ],
 )
@@ -192,9 +194,13 @@ def test_what_does_not_fit_the_model_is_refused(
         apply_sanitizer(QUICK, tiny_model, spec)
 
 
-def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_the_backdoor_falls_and_accuracy_stays(
+    backdoored: Backdoored, precision: Precision
+) -> None:
     before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
-    repaired = apply_sanitizer(DeepSanitizer.per_round(), backdoored.model, backdoored.spec, seed=0)
+    settings = replace(DeepSanitizer.per_round(), precision=precision)
+    repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
     assert success < 0.2

@@ -3,7 +3,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fl_defense.distortion_search import Noise
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.patch_search import searched_side
+from fl_defense.precision import Precision
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers._generators import (
     ImageGenerator,
@@ -234,6 +235,7 @@ def test_state_survives_pickling(tiny_model: nn.Module, tiny_spec: ModelSpec) ->
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"student_lr": 0.0}, "student_lr must be positive, got 0"),
         ({"scene_share": 1.5}, r"scene_share must be in \[0, 1\], got 1.5"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16, got float16"),
         ({"patch_size": 2}, "patch_size must be at least 3, got 2"),
         ({"consistency_weight": -1.0}, "consistency_weight must be at least 0"),
         ({"distorted_share": -0.1}, r"distorted_share must be in \[0, 1\], got -0.1"),
@@ -296,9 +298,13 @@ def test_faithful_has_the_paper_codes_settings() -> None:
     assert (faithful.scene_share, faithful.patch_size) == (0.0, 5)
 
 
-def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored) -> None:
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_the_backdoor_falls_and_accuracy_stays(
+    backdoored: Backdoored, precision: Precision
+) -> None:
     before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
-    repaired = apply_sanitizer(DHBE.per_round(), backdoored.model, backdoored.spec, seed=0)
+    settings = replace(DHBE.per_round(), precision=precision)
+    repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
     # Measured with seeds 0 and 1: accuracy 0.950 and 0.961 (before: 0.99), success 0.003, robust 0.99.
@@ -341,7 +347,6 @@ def test_a_kind_of_distortion_that_the_teacher_obeys_is_unlearned_and_no_other()
     teacher = Obeying(spec.build().eval(), rough).requires_grad_(False)
     settings = DHBE(num_scenes=200, batch_size=12, patch_size=3, distorted_share=0.5)
     players = _Game(settings, spec, teacher, copy.deepcopy(teacher).requires_grad_(True), None)
-    assert players.distortions is not None
     assert [(each.family.name, each.suspected_class) for each in players.distortions.obeyed] == [
         ("noise", 1)
     ]
@@ -360,7 +365,6 @@ def test_a_kind_of_distortion_that_the_teacher_obeys_is_unlearned_and_no_other()
 def test_a_teacher_that_obeys_no_distortion_has_nothing_of_it_to_unlearn() -> None:
     settings = replace(QUICK, num_scenes=200)
     players = game(settings)
-    assert players.distortions is not None
     assert players.distortions.obeyed == []
     assert set(players.raises) == {"patch", "noise", "warp", "wave"}
     assert players.student_losses()[2] == 0
