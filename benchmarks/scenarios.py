@@ -58,6 +58,8 @@ VARIANTS = {
         "repair.schedule.on-suspicion=3",
         "repair.schedule.last=false",
     ],
+    "dhbe in bfloat16": ["defense.name=dhbe", "defense.precision=bfloat16"],
+    "deep-sanitizer in bfloat16": ["defense.name=deep-sanitizer", "defense.precision=bfloat16"],
     "FedMedian": ["aggregator.name=fedmedian"],
     "MultiKrum": ["aggregator.name=multikrum", "aggregator.num-malicious=2"],
 }
