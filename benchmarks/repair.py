@@ -58,6 +58,8 @@ SANITIZERS: dict[str, Sanitizer] = {
     **CONTROLS,
 }
 LEVERS: dict[str, Sanitizer] = {
+    "dhbe in bfloat16": DHBE(precision="bfloat16"),
+    "deep-sanitizer in bfloat16": DeepSanitizer(precision="bfloat16"),
     "dhbe, 75 iterations": DHBE(iterations=75),
     "dhbe, 300 iterations": DHBE(iterations=300),
     "dhbe, patches from a generator": DHBE(
@@ -86,7 +88,7 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, distortion weight 0.5": DHBE(distortion_weight=0.5),
     "dhbe, distortion weight 2": DHBE(distortion_weight=2.0),
 }
-"""DHBE with one lever moved, for the sweep behind docs/methods.md."""
+"""A preset with one lever moved, for the sweep behind docs/methods.md."""
 SMALL: dict[str, Any] = {
     "data": ["fashion-mnist", "cifar10", "gtsrb"],
     "triggers": ["patch", "blended", "sinusoid", "warped", "clean"],
