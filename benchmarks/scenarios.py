@@ -37,7 +37,9 @@ VARIANTS = {
     "half poisoned, updates sent twice": ["attack.poison-rate=0.5", "attack.boost=2"],
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
+    "75 iterations": ["defense.iterations=75"],
     "deep-sanitizer": ["defense.name=deep-sanitizer"],
+    "deep-sanitizer, warm start": ["defense.name=deep-sanitizer", "defense.warm-start=true"],
     "dhbe, repaired from the first of ten rounds": [
         "rounds=10",
         "repair.schedule.first-round=1",
