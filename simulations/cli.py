@@ -1,6 +1,7 @@
-"""The command line: fl-defense run | show | list | schema | inspect | repair | evaluate."""
+"""The command line: fl-defense run | show | calibrate | list | schema, and on model files."""
 
 import json
+import math
 import os
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
@@ -109,6 +110,31 @@ def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")
             _print_summary(json.loads((folder / "summary.json").read_text()), folder)
         else:
             console.print(f"not finished; fl-defense run --resume {escape(str(folder))}")
+
+
+@app.command()
+def calibrate(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Results folders of runs without attackers.")
+    ],
+    false_positive_rate: Annotated[
+        float, typer.Option(help="Share of rounds without attackers that may raise the alarm.")
+    ] = 0.05,
+) -> None:
+    """Find the alarm's bound from inspected runs of a scenario without attackers."""
+    with clear_errors():
+        from statistics import median
+
+        from simulations.calibration import calibrate
+
+        found = calibrate(folders, false_positive_rate)
+        console.print(
+            f"{len(found.anomalies)} rounds without attackers: anomaly {found.anomalies[0]:.2f} to "
+            f"{found.anomalies[-1]:.2f}, median {median(found.anomalies):.2f}"
+        )
+        # Rounded up: rounded down, the round it comes from would raise the alarm.
+        bound = max(1, math.ceil(1000 * found.bound)) / 1000
+        console.print(f"--set repair.schedule.on-suspicion={bound:.3f}")
 
 
 @app.command("list")

@@ -36,7 +36,7 @@ LAYERS = (
     {
         "simulations.server", "simulations.client", "simulations.recorder",
         "simulations.evaluation", "simulations.plots", "simulations.ordered_grid",
-        "simulations.table", "simulations.results", "simulations.preflight",
+        "simulations.table", "simulations.results", "simulations.preflight", "simulations.calibration",
         "simulations.model_requests", "simulations.terminal",
     },
     {

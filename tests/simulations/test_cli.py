@@ -182,3 +182,22 @@ def test_list_spells_sentences_out_and_defaults_as_yaml_does() -> None:
 def test_schema_is_json() -> None:
     schema = json.loads(call("schema").stdout)
     assert schema["properties"]["defense"]
+
+
+def test_calibrate_prints_the_option_to_run_with(scenario: str, tmp_path: Path) -> None:
+    folders = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        result = call("run", scenario, "--quiet", "--set", "attack.name=none", "--set",
+                      "defense.name=none", "--set", "repair.schedule.on-suspicion=history",
+                      "--set", f"seed={seed}", "--out", folder)  # fmt: skip
+        assert result.exit_code == 0, result.output
+    result = call("calibrate", *folders, "--false-positive-rate", "0.5")
+    assert result.exit_code == 0, result.output
+    told, option = result.stdout.splitlines()
+    assert re.fullmatch(
+        r"2 rounds without attackers: anomaly \d+\.\d\d to \d+\.\d\d, median .*", told
+    )
+    assert re.fullmatch(r"--set repair\.schedule\.on-suspicion=\d+\.\d{3}", option)
+    refused = call("calibrate", *folders)
+    assert refused.exit_code == 2
+    assert "needs at least 1 / rate benign models, got 2" in refused.stderr
