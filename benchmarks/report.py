@@ -14,6 +14,7 @@ import distortions
 import inspection
 import repair
 import scenarios
+import speed
 from matplotlib.figure import Figure
 
 from fl_defense.distortion_search import Noise, Warps, Waves
@@ -60,6 +61,7 @@ def main() -> None:
         repairs(),
         inspections(),
         searched(),
+        speeds(),
         memory(),
     ]
     page = "\n".join(section.rstrip() + "\n" for section in sections if section)
@@ -317,6 +319,21 @@ the networks of a kind, in standard deviations of the logits. A network obeys wh
 {Noise.bar:g}, {Warps.bar:g} and {Waves.bar:g}.
 
 {distortions.table(rows)}
+"""
+
+
+def speeds() -> str:
+    """Return the section of the time that repairs take."""
+    results = load("speed")
+    if not results:
+        return ""
+    return f"""## Speed
+
+`python benchmarks/speed.py`: training and repairs by turns in one process, {values(results, "repeats")} times;
+medians, with the range in brackets. What counts is the last column, for a faster machine trains
+faster, too: a round in which a client trains on so many images takes twice as long with the repair.
+
+{speed.table(results)}
 """
 
 

@@ -39,6 +39,10 @@ VARIANTS = {
     "warm start": ["defense.warm-start=true"],
     "75 iterations": ["defense.iterations=75"],
     "deep-sanitizer": ["defense.name=deep-sanitizer"],
+    "deep-sanitizer, dummies not moved": [
+        "defense.name=deep-sanitizer",
+        "defense.balancing-steps=0",
+    ],
     "deep-sanitizer, warm start": ["defense.name=deep-sanitizer", "defense.warm-start=true"],
     "dhbe, repaired from the first of ten rounds": [
         "rounds=10",
