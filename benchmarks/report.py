@@ -329,9 +329,10 @@ def speeds() -> str:
         return ""
     return f"""## Speed
 
-`python benchmarks/speed.py`: training and repairs by turns in one process, {values(results, "repeats")} times;
-medians, with the range in brackets. What counts is the last column, for a faster machine trains
-faster, too: a round in which a client trains on so many images takes twice as long with the repair.
+`python benchmarks/speed.py`: training and repairs by turns in one process,
+{values(results, "repeats")} times; medians, with the range in brackets. What counts is the last
+column, for a faster machine trains faster, too: a round in which a client trains on so many images
+takes twice as long with the repair.
 
 {speed.table(results)}
 """
