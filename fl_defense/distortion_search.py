@@ -9,7 +9,7 @@ backdoor remembers its own.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -33,6 +33,8 @@ MOST_PERIODS = 8
 """Periods of the finest waves along a side."""
 PHASES = 4
 """Phases of each wave."""
+AGAIN = 0.6
+"""Share of its bar from which a family is obeyed if it was in the round before, for that class."""
 STRENGTHS = (0.5, 1.5)
 """Range of what is unlearned, in strengths of the search."""
 PATTERNS = 64
@@ -182,6 +184,17 @@ class FoundDistortion:
     def is_obeyed(self) -> bool:
         """Whether no clean model is known to react so strongly."""
         return self.anomaly > self.family.bar
+
+    def is_obeyed_again(self, earlier: Mapping[str, int]) -> bool:
+        """Tell whether it is, or nearly is and was in the round before.
+
+        From round to round of a federation the reaction to one trigger varies, about the bar, too.
+
+        Args:
+            earlier: the classes that obeyed families served in the round before, by family.
+        """
+        same = earlier.get(self.family.name) == self.suspected_class
+        return self.is_obeyed or (same and self.anomaly > AGAIN * self.family.bar)
 
     def add_to(self, images: Tensor) -> Tensor:
         """Change each of images (B, C, H, W) in [0, 1] by a pattern of this kind of its own."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fl_defense.distortion_search import DistortionSearch, FoundDistortion
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import leads
-from fl_defense.sanitizers.base import seeded
+from fl_defense.sanitizers.base import State, seeded
 from fl_defense.surrogates import AnsweredScenes
 
 
@@ -18,10 +18,16 @@ class ObeyedDistortions:
         scenes: answered by it; None: nothing is searched.
         spec: its structure.
         share: of scenes that each kind changes, in [0, 1]; 0: nothing is searched.
+        state: what the sanitizer carried from the round before, if anything.
     """
 
     def __init__(
-        self, teacher: nn.Module, scenes: AnsweredScenes | None, spec: ModelSpec, share: float
+        self,
+        teacher: nn.Module,
+        scenes: AnsweredScenes | None,
+        spec: ModelSpec,
+        share: float,
+        state: State | None = None,
     ) -> None:
         self.share, self.pixels = share, spec.pixels
         self.device = next(teacher.parameters()).device
@@ -34,12 +40,19 @@ class ObeyedDistortions:
                 search = DistortionSearch(spec.input_shape, self.device)
                 self.found = search.find(teacher, scenes, spec.pixels)
             self.num_searched = search.num_images
-        self.obeyed = [each for each in self.found if each.is_obeyed]
+        earlier = (state or {}).get("obeyed", {})
+        self.obeyed = [each for each in self.found if each.is_obeyed_again(earlier)]
 
     @property
     def raises(self) -> dict[str, float]:
         """By how many standard deviations of the logits each kind raises a class."""
         return {each.family.name: each.anomaly for each in self.found}
+
+    def state(self) -> State:
+        """Return what the sanitizer is to carry to the next round: nothing, if none is obeyed."""
+        if not self.obeyed:
+            return {}
+        return {"obeyed": {each.family.name: each.suspected_class for each in self.obeyed}}
 
     def num_changed(self, num_scenes: int) -> int:
         """Return how many images `change` makes of so many scenes."""

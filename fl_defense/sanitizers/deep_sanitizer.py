@@ -268,7 +268,7 @@ class _Game:
         side = searched_side(settings.patch_size, spec.input_shape)
         generator = PatchGenerator(settings.latent_size, settings.generator_width, channels, side)
         self.patches = Player(generator, settings.generator_lr, self.device)
-        if state is not None:
+        if settings.warm_start and state is not None:
             self.patches.load(state["patches"])
         suspect = nn.Sequential(features, teacher)
         self.inputs = settings.make_inputs(spec, suspect)
@@ -278,7 +278,7 @@ class _Game:
         self.answers = in_chunks(teacher, self.dummies)
         self.scenes = AnsweredScenes(self.inputs, suspect)
         share = settings.distorted_share
-        self.distortions = ObeyedDistortions(suspect, self.scenes, spec, share)
+        self.distortions = ObeyedDistortions(suspect, self.scenes, spec, share, state)
 
     def search_step(self) -> Tensor:
         """Let the generator move the head's answer; return its feature differences, fixed."""
@@ -318,9 +318,10 @@ class _Game:
         right = (self.answers.argmax(1) == self.classes).float()
         return min(right[self.classes == label].mean().item() for label in self.classes.unique())
 
-    def state(self) -> dict[str, State] | None:
-        """Return what is to be carried on."""
-        return {"patches": self.patches.state()} if self.settings.warm_start else None
+    def state(self) -> State | None:
+        """Return what is obeyed, and the generator of patches, if it is to be carried on."""
+        carried = {"patches": self.patches.state()} if self.settings.warm_start else {}
+        return {**carried, **self.distortions.state()} or None
 
     def _perturbation(self) -> Tensor:
         """Return what patches do to the features of scenes."""

@@ -26,8 +26,9 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
      unlearn, and is left nearly as it was.
   6. The patch game does not find triggers over the whole image. Three kinds of them, noise, warps
      and waves, are searched before it (`distortion_search`). If the teacher obeys one of them, it
-     is unlearned, too: scenes that are changed so must not raise the class that it serves.
-  7. The search starts afresh in each round; `warm_start` carries the patches on.
+     is unlearned, too: scenes that are changed so must not raise the class that it serves. In the
+     round after, less of it is enough to be unlearned again.
+  7. The search for patches starts afresh in each round; `warm_start` carries them on.
 What each deviation is worth is in docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost, in forward passes: 3 of a batch per
@@ -326,13 +327,13 @@ class _Game:
         self.patch_search: PatchSearch | None = None
         if settings.patch_search == "places":
             self.patch_search = PatchSearch(spec.input_shape, settings.patch_size, self.device)
-        if state is not None:
+        if settings.warm_start and state is not None:
             self._load(state)
         if self.patch_search is not None:
             self.patch_search.search_everywhere(self._trial(teacher))
             self.raises["patch"] = self.patch_search.strongest() / self._spread
         share = settings.distorted_share
-        self.distortions = ObeyedDistortions(teacher, self._scenes, spec, share)
+        self.distortions = ObeyedDistortions(teacher, self._scenes, spec, share, state)
         self.raises |= self.distortions.raises
 
     def student_losses(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -387,11 +388,11 @@ class _Game:
             logits = self.student(inputs)
         return -self._effect(self.student(self._patch(inputs)) - logits)
 
-    def state(self) -> dict[str, State] | None:
-        """Return patches or generators, if they are to be carried on."""
-        if not self.settings.warm_start:
-            return None
-        return {name: player.state() for name, player in self._players().items()}
+    def state(self) -> State | None:
+        """Return what is obeyed, and patches or generators, if they are to be carried on."""
+        players = self._players() if self.settings.warm_start else {}
+        carried = {name: player.state() for name, player in players.items()}
+        return {**carried, **self.distortions.state()} or None
 
     def _load(self, state: State) -> None:
         for name, player in self._players().items():

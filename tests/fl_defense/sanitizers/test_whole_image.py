@@ -1,10 +1,12 @@
 import torch
 from torch import Tensor, nn
 
-from fl_defense.distortion_search import FoundDistortion, Noise, Waves
+from fl_defense.distortion_search import AGAIN, FoundDistortion, Noise, Waves
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
+from fl_defense.sanitizers.base import State
 from fl_defense.surrogates import AnsweredScenes, scenes
+from simulations.models import SmallCNN
 
 CPU = torch.device("cpu")
 
@@ -52,3 +54,47 @@ def test_every_kind_that_is_obeyed_changes_its_share_and_serves_its_class() -> N
     assert len(set(of[:10].tolist())) == len(set(of[10:].tolist())) == 10
     nearest = torch.cdist(changed.flatten(1), inputs.flatten(1)).argmin(1)
     assert (nearest == of).double().mean() > 0.7
+
+
+class ObeysNoise(nn.Module):
+    """Says class 1 the more, the rougher an image is."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.tensor(strength))
+        self.answers = SmallCNN(width=4).build((1, 16, 16), 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        differences = (inputs[..., 1:] - inputs[..., :-1]).abs().flatten(1).median(1).values
+        raised = self.strength * (differences > 0.05)
+        return self.answers(inputs) + raised[:, None] * torch.eye(10)[1]
+
+
+def test_what_was_obeyed_in_the_round_before_is_obeyed_from_less_on() -> None:
+    shape = (1, 16, 16)
+
+    def look(strength: float, state: State | None = None) -> ObeyedDistortions:
+        torch.manual_seed(0)
+        model = ObeysNoise(strength).eval().requires_grad_(False)
+        spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=10)
+        answered = AnsweredScenes(scenes(200, shape), model)
+        return ObeyedDistortions(model, answered, spec, 0.5, state)
+
+    def raises(kinds: ObeyedDistortions) -> float:
+        return kinds.raises["noise"] / Noise.bar
+
+    found = look(5.0)
+    assert raises(found) > 1
+    state = found.state()
+    assert state == {"obeyed": {"noise": 1}}
+    weaker = look(0.7)
+    assert AGAIN < raises(weaker) < 1
+    assert weaker.obeyed == []
+    assert weaker.state() == {}
+    again = look(0.7, state)
+    assert [(each.family.name, each.suspected_class) for each in again.obeyed] == [("noise", 1)]
+    assert again.state() == state
+    assert look(0.7, {"obeyed": {"noise": 2}}).obeyed == []
+    gone = look(0.3, state)
+    assert raises(gone) < AGAIN
+    assert gone.obeyed == []
