@@ -22,7 +22,7 @@ Buffers = Literal["auto", "mean", "inner"]
 
 
 def buffers_to_unify(model: nn.Module, strategy: Strategy, policy: Buffers) -> list[str]:
-    """Return the buffers that are averaged before `strategy` aggregates; integer ones always.
+    """Return the buffers that are unified before `strategy` aggregates; integer ones always.
 
     Args:
         model: any model of the architecture.
@@ -51,14 +51,18 @@ def wrapped_strategies(strategy: Strategy) -> Iterator[Strategy]:
 def unify_buffers(
     replies: Iterable[Message], names: Collection[str], weighted_by_key: str
 ) -> dict[str, NDArray[np.float64]]:
-    """Overwrite the named buffers of every reply by their weighted mean, and return the means.
+    """Overwrite the named buffers of every reply by one value, and return the values.
+
+    Statistics take their weighted mean. Of integers and booleans (counters, masks, indices), each
+    takes its median, the lower of two: a value that some client sent, and no minority of clients
+    can choose it. An index that points nowhere would break the model.
 
     Afterwards an aggregator sees no difference in them: a client cannot win Krum's distance with a
-    counter, and FedAvgM's momentum cannot drive a variance below zero. The caller puts the means
+    counter, and FedAvgM's momentum cannot drive a variance below zero. The caller puts the values
     into the aggregate.
 
     Args:
-        replies: checked replies; their records are edited. Without any there are no means.
+        replies: checked replies; their records are edited. Without any there are no values.
         names: arrays to unify.
         weighted_by_key: metric that weighs a reply.
     """
@@ -66,12 +70,16 @@ def unify_buffers(
     if not replies:
         return {}
     weights = [weight_of(reply, weighted_by_key) for reply in replies]
-    means: dict[str, NDArray[np.float64]] = {}
+    unified: dict[str, NDArray[np.float64]] = {}
     for name in names:
-        values = [arrays_of(reply)[name].numpy().astype(np.float64) for reply in replies]
-        means[name] = np.asarray(np.average(np.stack(values), axis=0, weights=weights))
+        values = np.stack([arrays_of(reply)[name].numpy() for reply in replies])
+        if values.dtype.kind == "f":
+            one = np.average(values.astype(np.float64), axis=0, weights=weights)
+        else:
+            one = np.sort(values, axis=0)[(len(values) - 1) // 2].astype(np.float64)
+        unified[name] = np.asarray(one)
         # float32, not the counter's int64: QFedAvg subtracts in place and cannot cast back.
-        shared = Array(means[name].astype(np.float32))
+        shared = Array(unified[name].astype(np.float32))
         for reply in replies:
             arrays_of(reply)[name] = shared
-    return means
+    return unified

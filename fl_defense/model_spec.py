@@ -23,6 +23,10 @@ class Pixels:
     """Divides the difference, per channel; positive."""
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            values = (value,) if isinstance(value, int | float) else tuple(value)
+            object.__setattr__(self, name, values)
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
                 f"mean and std must have the same length, got {len(self.mean)} and {len(self.std)}"
@@ -103,3 +107,40 @@ class OnImages(nn.Module):
             images = self.purify(images)
         logits: Tensor = self.model(self.pixels.normalize(images))
         return logits
+
+
+def try_model(spec: ModelSpec) -> nn.Module:
+    """Build a network and pass one blank image through it, to see that the two fit.
+
+    The global random state stays as it is.
+
+    Returns:
+        The network, on the CPU and in eval mode.
+
+    Raises:
+        ValueError: if it cannot be built, takes no images of this shape, or answers with anything
+            but one logit per class.
+    """
+    channels, height, width = spec.input_shape
+    with torch.random.fork_rng(devices=[]):
+        model = spec.build().eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(1, channels, height, width))
+    except Exception as error:  # anybody's network may raise anything
+        raise ValueError(
+            f"takes no images of {channels}x{height}x{width} ({one_line(error)}); "
+            "choose a network and images that fit"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
+            "choose a network that classifies"
+        )
+    return model
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's kind and message in one line, cut short."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -3,7 +3,9 @@
 Each function raises ValueError.
 """
 
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from numbers import Integral
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def require(condition: bool, name: str, wanted: str, got: object) -> None:
@@ -39,8 +41,16 @@ def require_word(name: str, kind: Any, got: object) -> None:
     require(got in words, name, f"one of {', '.join(map(str, words))}", got)
 
 
-def require_words(settings: object) -> None:
-    """Refuse settings whose attributes are none of those that their Literal types list."""
+def require_declared(settings: object) -> None:
+    """Refuse settings that are not what their types declare: words of a Literal, whole numbers."""
     for name, kind in get_type_hints(type(settings)).items():
+        got = getattr(settings, name)
         if get_origin(kind) is Literal:
-            require_word(name, kind, getattr(settings, name))
+            require_word(name, kind, got)
+        elif kind is int:
+            whole = isinstance(got, Integral) and not isinstance(got, bool)
+            require(whole, name, "a whole number", got)
+        elif isinstance(got, str) and get_origin(kind) in (Union, UnionType):
+            words = [arm for arm in get_args(kind) if get_origin(arm) is Literal]
+            for arm in words:
+                require_word(name, arm, got)

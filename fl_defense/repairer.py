@@ -14,7 +14,7 @@ from fl_defense.arrays import load_model
 from fl_defense.checkpoint import Carried
 from fl_defense.gate import DoNoHarmGate
 from fl_defense.inspections import Inspection
-from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.model_spec import ModelSpec, OnImages, try_model
 from fl_defense.records import RoundDraft
 from fl_defense.sanitizers.base import (
     NoEffectWarning,
@@ -22,12 +22,33 @@ from fl_defense.sanitizers.base import (
     Sanitizer,
     State,
     apply_sanitizer,
+    check_sanitizer,
 )
 from fl_defense.schedule import Schedule
 
 logger = logging.getLogger("flwr").getChild("fl_defense")
 
 OnFailure = Literal["keep", "previous", "raise"]
+
+
+def check_defense(sanitizer: Sanitizer, spec: ModelSpec, inspection: Inspection | None) -> None:
+    """Try, before any round, whether a model of `spec` can be built, repaired and inspected.
+
+    Raises:
+        ValueError: if it cannot; the message says why.
+    """
+    if isinstance(sanitizer, type) or not isinstance(sanitizer, Sanitizer):
+        raise ValueError(
+            f"sanitizer must be a defense such as DHBE.per_round(), got {sanitizer!r}; "
+            "put several into Pipeline(steps=(...))"
+        )
+    try:
+        model = try_model(spec)
+    except ValueError as error:
+        raise ValueError(f"spec: the model {error}") from error
+    check_sanitizer(sanitizer, model, spec)
+    if inspection is not None:
+        inspection.check(model, spec)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.ranges import require_word
 from fl_defense.records import Rejection, RoundDraft, RoundOutcome
-from fl_defense.repairer import OnFailure, Repairer
+from fl_defense.repairer import OnFailure, Repairer, check_defense
 from fl_defense.replies import CheckedReplies, ReplyCheck, nodes_by_message
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.schedule import Schedule
@@ -57,7 +57,7 @@ class SanitizingStrategy(Strategy):
             aggregate, and only the released final model is the repaired one.
         buffers: who averages BatchNorm statistics: "mean" (this wrapper, weighted), "inner" (the
             inner strategy), or "auto": mean for server optimisers, else inner. Integer buffers are
-            always averaged here.
+            always unified here.
         reply_check: what a reply must satisfy.
         seed: seeds the sanitizer, together with the round.
         device: where to repair; None picks a GPU if there is one.
@@ -65,8 +65,9 @@ class SanitizingStrategy(Strategy):
         checkpoint_file: replaced after every round, once `observe` has returned; see `resume`.
 
     Raises:
-        ValueError: if `min_agreement` is outside [0, 1], or `on_failure`, `broadcast` or `buffers`
-            is none of its words.
+        ValueError: if `min_agreement` is outside [0, 1]; if `on_failure`, `broadcast` or `buffers`
+            is none of its words; if the model does not fit `spec`, or such a model cannot be
+            repaired or inspected.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class SanitizingStrategy(Strategy):
         require_word("on_failure", OnFailure, on_failure)
         require_word("broadcast", Broadcast, broadcast)
         require_word("buffers", Buffers, buffers)
+        schedule, inspection = schedule or Schedule(), inspection or TriggerSearch()
+        check_defense(sanitizer, spec, inspection if schedule.on_suspicion is not None else None)
         self.strategy = strategy
         self.sanitizer = sanitizer
         self.spec = spec
@@ -104,13 +107,14 @@ class SanitizingStrategy(Strategy):
                 name = type(inner).__name__
                 logger.warning("%s.start is not called; see docs/deployment.md", name)
         self.num_rounds = 0
-        self._weighted_by_key: str = getattr(strategy, "weighted_by_key", "num-examples")
+        keys = (getattr(inner, "weighted_by_key", None) for inner in wrapped_strategies(strategy))
+        self._weighted_by_key: str = next((key for key in keys if key), "num-examples")
         self._unified_buffers = buffers_to_unify(spec.build(), strategy, buffers)
         self._repairer = Repairer(
             sanitizer=sanitizer,
             spec=spec,
-            schedule=schedule or Schedule(),
-            inspection=inspection or TriggerSearch(),
+            schedule=schedule,
+            inspection=inspection,
             gate=DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device),
             on_failure=on_failure,
             seed=seed,

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from fl_defense.ranges import require_declared
 from simulations.triggers import Patch, Trigger
 
 NEXT_CLASS: Final = "next-class"
@@ -30,6 +31,7 @@ class Backdoor:
     """Only images of these classes should be given it, others keep their class; null: all."""
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if isinstance(self.target, int) and self.target < 0:
             raise ValueError(f"target must be at least 0, got {self.target}")
         if self.sources is None:

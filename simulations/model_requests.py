@@ -24,7 +24,7 @@ from fl_defense.model_files import (
     read_weights,
     write_weights,
 )
-from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.model_spec import ModelSpec, OnImages, Pixels, try_model
 from fl_defense.sanitizers import (
     NoDefense,
     NoEffectWarning,
@@ -39,7 +39,7 @@ from simulations.client import pick_device
 from simulations.data import DATASETS, ImageSource, load_data
 from simulations.evaluation import BATCH_SIZE, Evaluation
 from simulations.faults import ConfigError, apply_override, faults_of
-from simulations.models import MODELS, Architecture, Factory, try_model
+from simulations.models import MODELS, Architecture, Factory
 from simulations.plots import plot_found
 from simulations.scenario import DEFENSE, INSPECTION, TABLES, load_scenario
 from simulations.triggers import TRIGGERS

@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require_at_least, require_words
+from fl_defense.model_spec import one_line
+from fl_defense.ranges import require_at_least, require_declared
 
 Norm = Literal["batch", "group", "none"]
 
@@ -31,7 +30,7 @@ class SmallCNN:
     """Normalisation after each convolution: batch, group or none."""
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, width=1)
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -64,7 +63,7 @@ class ResNet:
     """Normalise and activate before each convolution (He et al., ECCV 2016) instead of after it."""
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, width=1)
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -117,7 +116,7 @@ class Factory:
         except Exception as error:  # anybody's function may raise anything
             raise ValueError(
                 f"{self.path} cannot be called with num_classes={num_classes} and arguments "
-                f"{dict(self.arguments)} ({_one_line(error)}); change arguments"
+                f"{dict(self.arguments)} ({one_line(error)}); change arguments"
             ) from error
         if not isinstance(model, nn.Module):
             raise ValueError(
@@ -128,38 +127,6 @@ class Factory:
 
 MODELS: dict[str, type[SmallCNN] | type[ResNet]] = {"small-cnn": SmallCNN, "resnet": ResNet}
 """Networks by the name that a scenario gives; a name with a colon is a `Factory`."""
-
-
-def try_model(spec: ModelSpec) -> nn.Module:
-    """Build a network and pass one blank image through it, to see that the two fit.
-
-    The global random state stays as it is.
-
-    Returns:
-        The network, on the CPU and in eval mode.
-
-    Raises:
-        ValueError: if it cannot be built, takes no images of this shape, or answers with anything
-            but one logit per class.
-    """
-    channels, height, width = spec.input_shape
-    with torch.random.fork_rng(devices=[]):
-        model = spec.build().eval()
-    try:
-        with torch.no_grad():
-            logits = model(torch.zeros(1, channels, height, width))
-    except Exception as error:  # anybody's network may raise anything
-        raise ValueError(
-            f"takes no images of {channels}x{height}x{width} ({_one_line(error)}); "
-            "choose a network and images that fit"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
-            "choose a network that classifies"
-        )
-    return model
 
 
 class _BasicBlock(nn.Module):
@@ -215,10 +182,6 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
     return nn.Identity()
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
 def _import_factory(path: str) -> Callable[..., Any]:

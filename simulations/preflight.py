@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from fl_defense.model_spec import try_model
 from fl_defense.sanitizers import check_sanitizer
 from simulations.client import deal_out, pick_device
 from simulations.data import ImageData, load_data
 from simulations.data.partition import Indices
-from simulations.models import try_model
 from simulations.scenario import ConfigError, Scenario
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fl_defense.ranges import require_at_least, require_positive, require_words
+from fl_defense.ranges import require_at_least, require_declared, require_positive
 
 
 class Trigger(Protocol):
@@ -41,7 +41,7 @@ class Patch:
     """Brightness of the pattern's ones in [0, 1]: one number, or one per channel."""
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, size=1, margin=0)
         if not self.color or not all(0 <= value <= 1 for value in self.color):
             raise ValueError(f"color must be numbers in [0, 1], got {list(self.color)}")

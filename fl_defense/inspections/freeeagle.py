@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require_at_least, require_positive
+from fl_defense.ranges import require_at_least, require_declared, require_positive
 from fl_defense.sanitizers.base import State, frozen_copy
 from fl_defense.surrogates import scenes
 
@@ -78,6 +78,7 @@ class FreeEagle:
     """Adam's coupled L2: it drives what the class does not need to the lower bound."""
 
     def __post_init__(self) -> None:
+        require_declared(self)
         require_at_least(self, dummies_per_class=1, steps=1, warm_steps=1, weight_decay=0)
         require_positive(self, "learning_rate")
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fl_defense.distortion_search import DistortionSearch, FoundDistortion
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, leads, searched_side, trial_on
-from fl_defense.ranges import require_at_least
+from fl_defense.ranges import require_at_least, require_declared
 from fl_defense.sanitizers.base import State, frozen_copy, seeded
 from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
 
@@ -84,6 +84,7 @@ class TriggerSearch:
     """Images in each of them."""
 
     def __post_init__(self) -> None:
+        require_declared(self)
         require_at_least(self, patch_size=3, num_scenes=1, scenes_per_kept=1, steps=0, batch_size=1)
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:

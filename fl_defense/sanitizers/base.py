@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fl_defense.metrics import in_eval_mode
 from fl_defense.model_spec import ModelSpec, OnImages
 
 State = Mapping[str, Any]
@@ -106,15 +107,12 @@ def apply_sanitizer(
     """
     before = {name: value.detach().clone() for name, value in suspect.state_dict().items()}
     device = next((value.device for value in before.values()), torch.device("cpu"))
-    was_training = suspect.training
-    suspect.eval()
     started = time.perf_counter()
-    with seeded(seed, device):
+    with in_eval_mode(suspect), seeded(seed, device):
         sanitized = sanitizer.sanitize(suspect, spec, state)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
-    suspect.train(was_training)
 
     name = type(sanitizer).__name__
     _check_untouched(name, suspect, before)
@@ -150,8 +148,13 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from a seed on the CPU and on `device`; the global random state stays as it is."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        # Not torch.manual_seed: it would seed every GPU, also those that nobody restores.
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

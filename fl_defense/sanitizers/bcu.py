@@ -39,7 +39,7 @@ from torch.nn import functional
 
 from fl_defense.batchnorm import correct_statistics
 from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require, require_at_least, require_positive, require_words
+from fl_defense.ranges import require, require_at_least, require_declared, require_positive
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
 from fl_defense.surrogates import Scenes, Surrogate, class_balance, draw_familiar, in_chunks
 
@@ -91,7 +91,7 @@ class BCU:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, num_images=2, candidates_per_image=1, epochs=1, batch_size=2)
         require_at_least(self, crop_padding=0, max_temperature=1, weight_decay=0)
         require_positive(self, "learning_rate")

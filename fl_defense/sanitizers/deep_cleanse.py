@@ -41,9 +41,9 @@ from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.ranges import (
     require,
     require_at_least,
+    require_declared,
     require_positive,
     require_share,
-    require_words,
 )
 from fl_defense.sanitizers._completion import CompletionNetwork, train_completion
 from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
@@ -92,7 +92,7 @@ class DeepCleanse:
     changes_models: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, num_images=1, num_limit_images=1, min_map_side=1, batch_size=2)
         require_at_least(self, completion_width=1, completion_steps=1)
         require_positive(self, "completion_lr")

@@ -47,9 +47,9 @@ from fl_defense.precision import Precision, computed_in
 from fl_defense.ranges import (
     require,
     require_at_least,
+    require_declared,
     require_positive,
     require_share,
-    require_words,
 )
 from fl_defense.sanitizers._effects import raised
 from fl_defense.sanitizers._generators import (
@@ -129,7 +129,7 @@ class DeepSanitizer:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
         require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
         require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)

@@ -53,9 +53,9 @@ from fl_defense.precision import Precision, computed_in
 from fl_defense.ranges import (
     require,
     require_at_least,
+    require_declared,
     require_positive,
     require_share,
-    require_words,
 )
 from fl_defense.sanitizers._effects import excess, raised
 from fl_defense.sanitizers._generators import (
@@ -148,7 +148,7 @@ class DHBE:
     changes_models: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
         require_at_least(self, iterations=1, student_steps=1, batch_size=2, num_scenes=1)
         require_at_least(self, scenes_per_kept=1, patch_size=3, latent_size=1, generator_width=1)
         require_at_least(self, weight_decay=0, tolerated_raise=0, consistency_weight=0)

@@ -7,10 +7,10 @@ import pytest
 from fl_defense.ranges import (
     require,
     require_at_least,
+    require_declared,
     require_positive,
     require_share,
     require_word,
-    require_words,
 )
 
 SETTINGS = SimpleNamespace(steps=3, weight=0.0, share=1.0, size=-1)
@@ -58,7 +58,7 @@ class Modes:
     side: int | Literal["any"] = 7
 
     def __post_init__(self) -> None:
-        require_words(self)
+        require_declared(self)
 
 
 @pytest.mark.parametrize(
