@@ -163,6 +163,27 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that clients train; a frozen one is no defense's to change.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not found:
+        raise ValueError(
+            "the model has no parameter that requires a gradient where the defense would change "
+            "it; let `build` leave some unfrozen"
+        )
+    return found
+
+
+def require_gradients(parameters: list[nn.Parameter], required: bool) -> None:
+    """Have gradients computed for these parameters, or not."""
+    for parameter in parameters:
+        parameter.requires_grad_(required)
+
+
 def _check_untouched(name: str, suspect: nn.Module, before: Mapping[str, Tensor]) -> None:
     after = suspect.state_dict()
     changed = [key for key, value in before.items() if not _same(value, after[key])]

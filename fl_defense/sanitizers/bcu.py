@@ -40,7 +40,7 @@ from torch.nn import functional
 from fl_defense.batchnorm import correct_statistics
 from fl_defense.model_spec import ModelSpec
 from fl_defense.ranges import require, require_at_least, require_declared, require_positive
-from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
+from fl_defense.sanitizers.base import Sanitized, State, frozen_copy, trainable
 from fl_defense.surrogates import Scenes, Surrogate, class_balance, draw_familiar, in_chunks
 
 FORWARDS_PER_STEP = 4
@@ -123,12 +123,12 @@ class BCU:
         return {"per-round": cls.per_round(), "faithful": cls.faithful()}
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse surrogates that cannot be had.
+        """Refuse surrogates that cannot be had, and networks that are frozen altogether.
 
         Raises:
-            ValueError: if there is no image.
+            ValueError: if there is no image, or no parameter may be trained.
         """
-        del model
+        trainable(model)
         self.surrogate.draw(1, spec.input_shape)
 
     def sanitize(
@@ -174,6 +174,8 @@ class BCU:
             for parameter, value in zip(
                 old.parameters(recurse=False), new.parameters(recurse=False), strict=True
             ):
+                if not parameter.requires_grad:
+                    continue
                 replaced = torch.rand_like(parameter) < rate
                 parameter[replaced] = value[replaced]
                 num_replaced += int(replaced.sum())

@@ -59,7 +59,13 @@ from fl_defense.sanitizers._generators import (
     one_cycle,
 )
 from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
-from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
+from fl_defense.sanitizers.base import (
+    Sanitized,
+    State,
+    frozen_copy,
+    require_gradients,
+    trainable,
+)
 from fl_defense.surrogates import CHUNK, AnsweredScenes, Scenes, draw_familiar, in_chunks
 
 HALF_SURE = math.log(2)
@@ -155,13 +161,15 @@ class DeepSanitizer:
         return {"per-round": cls.per_round(), "thorough": cls.thorough()}
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse images that are too small, and networks without a head.
+        """Refuse images that are too small, and networks without a head to train.
 
         Raises:
-            ValueError: if the patch is larger than the image, or the model cannot be cut.
+            ValueError: if the patch is larger than the image, the model cannot be cut, or no
+                parameter of its head may be trained.
         """
         searched_side(self.patch_size, spec.input_shape)
-        spec.split(model)
+        _, head = spec.split(model)
+        trainable(head)
 
     def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
@@ -210,14 +218,15 @@ class DeepSanitizer:
         _, head = spec.split(student)
         game = _Game(self, spec, features, teacher, head, state)
         head.train(self.head_batchnorm == "train")
-        optimizer = torch.optim.Adam(head.parameters(), self.head_lr)
+        parameters = trainable(head)
+        optimizer = torch.optim.Adam(parameters, self.head_lr)
         schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
         fidelity = consistency = distortion = torch.zeros(())
         for _ in range(self.steps):
-            head.requires_grad_(False)
+            require_gradients(parameters, False)
             perturbation = game.search_step()
-            head.requires_grad_(True)
+            require_gradients(parameters, True)
             fidelity, consistency = game.head_losses(perturbation)
             distortion = game.distortion_loss()
             optimizer.zero_grad(set_to_none=True)

@@ -66,7 +66,13 @@ from fl_defense.sanitizers._generators import (
     one_cycle,
 )
 from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
-from fl_defense.sanitizers.base import Sanitized, State, frozen_copy
+from fl_defense.sanitizers.base import (
+    Sanitized,
+    State,
+    frozen_copy,
+    require_gradients,
+    trainable,
+)
 from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
 
 FORWARDS_PER_STUDENT_STEP = 3
@@ -206,12 +212,12 @@ class DHBE:
         }
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse images that are too small.
+        """Refuse images that are too small, and networks that are frozen altogether.
 
         Raises:
-            ValueError: if the patch is larger than the image.
+            ValueError: if the patch is larger than the image, or no parameter may be trained.
         """
-        del model
+        trainable(model)
         searched_side(self.patch_size, spec.input_shape)
 
     def sanitize(
@@ -226,11 +232,12 @@ class DHBE:
         teacher = frozen_copy(suspect)
         student = copy.deepcopy(suspect).train(self.student_batchnorm == "train")
         game = _Game(self, spec, teacher, student, state)
-        descent, schedule = self._optimizer(student)
+        parameters = trainable(student)
+        descent, schedule = self._optimizer(parameters)
 
         fidelity = consistency = distortion = torch.zeros(())
         for _ in range(self.iterations):
-            student.requires_grad_(True)
+            require_gradients(parameters, True)
             for _ in range(self.student_steps):
                 fidelity, consistency, distortion = game.student_losses()
                 descent.zero_grad(set_to_none=True)
@@ -238,10 +245,10 @@ class DHBE:
                 (loss + self.distortion_weight * distortion).backward()
                 descent.step()
                 schedule.step()
-            student.requires_grad_(False)
+            require_gradients(parameters, False)
             game.search()
 
-        student.requires_grad_(True)
+        require_gradients(parameters, True)
         losses = {"fidelity": fidelity.item(), "consistency": consistency.item()}
         if game.distortions.obeyed:
             losses["distortion"] = distortion.item()
@@ -250,9 +257,9 @@ class DHBE:
         return Sanitized(model=student.eval(), state=game.state(), details=losses)
 
     def _optimizer(
-        self, student: nn.Module
+        self, parameters: list[nn.Parameter]
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        parameters, decay = student.parameters(), self.weight_decay
+        decay = self.weight_decay
         optimizer: torch.optim.Optimizer
         if self.student_optimizer == "adam":
             optimizer = torch.optim.AdamW(parameters, self.student_lr, weight_decay=decay)

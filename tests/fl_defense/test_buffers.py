@@ -21,11 +21,25 @@ def test_buffers_become_their_weighted_mean_everywhere(reply: MakeReply) -> None
         reply({"w": torch.zeros(2, 3), "n": torch.tensor(4)}, metrics={"num-examples": 1}),
         reply({"w": torch.ones(2, 3), "n": torch.tensor(8)}, metrics={"num-examples": 3}),
     ]
-    means = unify_buffers(replies, ["n"], "num-examples")
-    assert means["n"] == 7
+    means = unify_buffers(replies, ["w"], "num-examples")
+    assert (means["w"] == 0.75).all()
     for each in replies:
-        assert each.content["arrays"]["n"].numpy() == 7
-    assert replies[0].content["arrays"]["w"].numpy().sum() == 0
+        assert (each.content["arrays"]["w"].numpy() == 0.75).all()
+    assert replies[0].content["arrays"]["n"].numpy() == 4
+
+
+def test_no_minority_chooses_an_integer_or_a_boolean(reply: MakeReply) -> None:
+    def sent(mask: list[bool], index: int) -> Message:
+        content = {"mask": torch.tensor(mask), "index": torch.tensor([0, index])}
+        return reply(content, metrics={"num-examples": 1})
+
+    replies = [sent([True, False, False], 7) for _ in range(3)]
+    replies += [sent([True, True, True], 2**53) for _ in range(2)]
+    unified = unify_buffers(replies, ["mask", "index"], "num-examples")
+    assert unified["mask"].tolist() == [1, 0, 0]
+    assert unified["index"].tolist() == [0, 7]
+    two = [sent([True, False, False], 7), sent([True, True, True], 9)]
+    assert unify_buffers(two, ["index"], "num-examples")["index"].tolist() == [0, 7]
 
 
 def test_without_replies_there_are_no_means() -> None:

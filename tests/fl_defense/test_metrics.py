@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch import nn
 
 from fl_defense.metrics import (
     accuracy,
     attack_success_rate,
     defense_effectiveness,
+    in_eval_mode,
     predict,
     robust_accuracy,
 )
@@ -63,3 +65,14 @@ def test_predict_leaves_a_model_in_eval_mode_inside_a_wrapper_alone() -> None:
     wrapper.training = True
     predict(wrapper, [torch.randn(4, 2)])
     assert not model.training
+
+
+def test_every_module_is_afterwards_in_the_mode_it_was_in() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train()
+    model[1].eval()
+    with in_eval_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, True, False]
+    with pytest.raises(RuntimeError), in_eval_mode(model):
+        raise RuntimeError
+    assert [module.training for module in model.modules()] == [True, True, False]

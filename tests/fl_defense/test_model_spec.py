@@ -16,6 +16,7 @@ def test_normalize_is_per_channel_and_denormalize_undoes_it() -> None:
 
 
 def test_one_number_serves_all_channels() -> None:
+    assert Pixels(mean=0.5, std=1) == Pixels(mean=(0.5,), std=(1,))  # type: ignore[arg-type]
     assert Pixels(mean=(0.5,), std=(0.5,)).normalize(torch.ones(1, 3, 2, 2)).eq(1).all()
 
 

@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from fl_defense.ranges import (
@@ -56,6 +57,7 @@ class Modes:
     mode: Literal["eval", "train"] = "eval"
     depth: Literal[10, 18] = 18
     side: int | Literal["any"] = 7
+    steps: int = 3
 
     def __post_init__(self) -> None:
         require_declared(self)
@@ -66,9 +68,13 @@ class Modes:
     [
         ({"mode": "eval "}, "mode must be one of eval, train, got eval "),
         ({"depth": 34}, "depth must be one of 10, 18, got 34"),
+        ({"side": "all"}, "side must be one of any, got all"),
+        ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
+        ({"steps": None}, "steps must be a whole number, got None"),
+        ({"steps": True}, "steps must be a whole number, got True"),
     ],
 )
-def test_every_word_of_a_dataclass_is_looked_at(fields: dict[str, Any], message: str) -> None:
-    Modes(mode="train", depth=10)
+def test_what_a_dataclass_declares_is_required(fields: dict[str, Any], message: str) -> None:
+    Modes(mode="train", depth=10, side="any", steps=np.int64(4))
     with pytest.raises(ValueError, match=f"^{message}$"):
         Modes(**fields)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +14,10 @@ from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
 
 from fl_defense.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.inspections import TriggerSearch
 from fl_defense.model_spec import ModelSpec
 from fl_defense.records import RoundOutcome
-from fl_defense.sanitizers import NoDefense, Sanitized, Sanitizer
+from fl_defense.sanitizers import DHBE, NoDefense, Sanitized, Sanitizer
 from fl_defense.schedule import Schedule
 from fl_defense.strategy import SanitizingStrategy
 from simulations.aggregators import AGGREGATORS, Bulyan, FedAvg, Krum, MultiKrum
@@ -529,3 +530,47 @@ def test_a_word_that_no_option_knows_is_refused(lab: Lab, name: str) -> None:
     options: dict[str, Any] = {name: "agregate"}
     with pytest.raises(ValueError, match=f"^{name} must be one of .*, got agregate$"):
         SanitizingStrategy(FedAvg().build(8, 8), NoDefense(), lab.spec, **options)
+
+
+@pytest.mark.parametrize(
+    ("sanitizer", "message"),
+    [
+        (Halve, r"sanitizer must be a defense .*, got <class .*; put several into Pipeline"),
+        ([Halve(), Halve()], r"sanitizer must be a defense .* put several into Pipeline"),
+        (None, "sanitizer must be a defense"),
+        (DHBE(patch_size=30), "patch_size must be at most the image's 8, got 30"),
+    ],
+)
+def test_a_defense_that_cannot_repair_is_refused_at_once(
+    lab: Lab, sanitizer: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SanitizingStrategy(FedAvg().build(8, 8), sanitizer, lab.spec)
+
+
+def test_a_model_that_does_not_fit_its_spec_is_refused_at_once(lab: Lab) -> None:
+    for spec, message in (
+        (
+            replace(lab.spec, num_classes=7),
+            r"^spec: the model must answer .* \(1, 7\), got \(1, 3\)",
+        ),
+        (replace(lab.spec, input_shape=(2, 8, 8)), "^spec: the model takes no images of 2x8x8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SanitizingStrategy(FedAvg().build(8, 8), Halve(), spec)
+
+
+def test_an_inspection_that_does_not_fit_is_refused_where_it_is_asked(lab: Lab) -> None:
+    asked = {"inspection": TriggerSearch(patch_size=9), "schedule": Schedule(on_suspicion=3.0)}
+    with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
+        SanitizingStrategy(FedAvg().build(8, 8), Halve(), lab.spec, **asked)
+    del asked["schedule"]
+    SanitizingStrategy(FedAvg().build(8, 8), Halve(), lab.spec, **asked)
+
+
+def test_the_weight_is_the_wrapped_strategys(lab: Lab) -> None:
+    inner = flower.FedAvg(weighted_by_key="images", min_train_nodes=8, min_available_nodes=8)
+    private = flower.DifferentialPrivacyServerSideFixedClipping(inner, 0.0, 1.0, 8)
+    wrapped = SanitizingStrategy(private, NoDefense(), lab.spec, device="cpu")
+    assert wrapped._weighted_by_key == "images"
+    assert SanitizingStrategy(UsersStrategy(), NoDefense(), lab.spec)._weighted_by_key

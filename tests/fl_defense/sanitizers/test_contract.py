@@ -130,6 +130,25 @@ def test_mode_of_the_suspect_is_restored(sanitizer: Sanitizer, tiny_spec: ModelS
     assert model.training
 
 
+@pytest.mark.parametrize("name", ["dhbe", "deep-sanitizer", "bcu"])
+def test_frozen_layers_stay_and_a_frozen_model_is_refused(name: str, tiny_spec: ModelSpec) -> None:
+    sanitizer = QUICK[name]
+    torch.manual_seed(0)
+    model = tiny_spec.build().eval()
+    frozen = [name for name, _ in model.named_parameters()][-2:]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    repaired = apply_sanitizer(sanitizer, model, tiny_spec).model
+    for name, parameter in repaired.named_parameters():
+        before = model.get_parameter(name)
+        assert parameter.requires_grad == before.requires_grad, name
+        if name in frozen:
+            assert torch.equal(parameter, before), name
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        check_sanitizer(sanitizer, model, tiny_spec)
+
+
 @every_sanitizer
 def test_what_is_repaired_is_not_refused_beforehand(
     sanitizer: Sanitizer, tiny_model: nn.Module, tiny_spec: ModelSpec
