@@ -14,7 +14,7 @@ from torch import nn
 
 from fl_defense.inspections import Inspection, Suspicion, TriggerSearch
 from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require_positive
+from fl_defense.ranges import require, require_positive
 from fl_defense.sanitizers.base import State
 
 MAD_TO_DEVIATION = 1.4826
@@ -29,7 +29,8 @@ SMALLEST_SPREAD = 0.1
 class Alarm:
     """When a round's inspection is an alarm: against a calibrated bound, or against the past.
 
-    The bound comes from benign runs of the same task, see `calibrated_bound`. Without it, the past
+    What an inspection calls certain is an alarm always. For the rest, the
+    bound comes from benign runs of the same task, see `calibrated_bound`. Without it, the past
     decides: the logarithm of the anomaly lies `deviations` robust standard deviations above the
     median of the quiet rounds before, and 2 of the last 3 rounds suspect the same class.
     """
@@ -75,7 +76,8 @@ class AnomalyHistory:
             raise ValueError(f"the anomaly is {found.anomaly}, which compares with nothing")
         logarithm = math.log(max(found.anomaly, SMALLEST_ANOMALY))
         self.suspected = [*self.suspected[-2:], found.suspected_class]
-        alarmed = self._above_bound(found.anomaly) or self._stands_out(logarithm)
+        stands_out = self._above_bound(found.anomaly) or self._stands_out(logarithm)
+        alarmed = found.is_certain or stands_out
         if not alarmed:
             self.quiet = [*self.quiet, logarithm][-self.alarm.window :]
         return alarmed
@@ -100,12 +102,14 @@ def calibrated_bound(benign: Sequence[float], false_positive_rate: float = 0.05)
         false_positive_rate: share of benign models that may raise an alarm, in (0, 1).
 
     Raises:
-        ValueError: if there are too few models for the rate.
+        ValueError: if the rate is none, or there are too few models for it.
     """
-    if not 0 < false_positive_rate < 1 or len(benign) * false_positive_rate < 1:
+    rate = false_positive_rate
+    require(0 < rate < 1, "false_positive_rate", "in (0, 1)", rate)
+    if len(benign) * rate < 1:
         raise ValueError(
-            f"a false-positive rate of {false_positive_rate} needs at least "
-            f"1 / rate benign models, got {len(benign)}"
+            f"a false-positive rate of {rate} needs at least {math.ceil(1 / rate)} benign models, "
+            f"got {len(benign)}; take more"
         )
     above = int(len(benign) * false_positive_rate)
     return sorted(benign)[-above - 1]

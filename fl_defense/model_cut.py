@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 DEFAULT_DEPTH = 2 / 3
@@ -71,7 +72,10 @@ def default_cut(model: nn.Module) -> str:
     trace = _trace(model)
     possible = _cuts(trace)
     if not possible:
-        raise ValueError("the model cannot be cut: no submodule lies on its only path")
+        raise ValueError(
+            "the model cannot be cut: no submodule lies on its only path; take a defense that does "
+            "not cut, such as dhbe"
+        )
     depth = _weighted_depth(trace)
     most = DEFAULT_DEPTH * max(depth.values())
     names = _outermost(possible)
@@ -128,6 +132,10 @@ def _trace(model: nn.Module) -> _Trace:
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             continue
+        for node in reversed(graph.nodes):
+            # A check of shapes, as in torchvision's ViT, passes nothing on.
+            if node.target is torch._assert:
+                graph.erase_node(node)
         graph.eliminate_dead_code()
         kept = set(graph.nodes)
         ends = {name: [n for n in nodes if n in kept] for name, nodes in tracer.ends.items()}

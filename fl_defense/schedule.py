@@ -33,6 +33,8 @@ class Schedule:
         require(every is None or every >= 1, "every", "at least 1 or null", every)
         understood = asked in (None, "history") or (not isinstance(asked, str) and asked > 0)
         require(understood, "on_suspicion", "positive, history or null", asked)
+        if self.every is None and asked is not None:
+            raise ValueError("on_suspicion asks of rounds that are due, but every is null: none is")
         if self.every is None and not self.last:
             raise ValueError("every is null and last is false, so no round would be repaired")
 

@@ -7,10 +7,14 @@ from typing import Any
 
 from fl_defense.alarm import calibrated_bound
 from fl_defense.records import read_records
+from fl_defense.sanitizers import NoDefense
 from simulations.scenario import ConfigError, Scenario, load_scenario
 
-SAME = ("data", "partition", "model", "clients", "training", "aggregator")
-"""Parts of a scenario in which runs must agree to be of one task."""
+SAME = (
+    "data", "partition", "model", "training", "aggregator", "clients.count", "clients.per-round",
+    "repair.inspection", "repair.inspect-at", "repair.schedule.first-round",
+)  # fmt: skip
+"""Fields of a scenario in which runs must agree to be of one task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +39,11 @@ def calibrate(folders: Sequence[Path], false_positive_rate: float) -> Calibratio
             rounds were inspected for the rate.
     """
     first: dict[str, Any] = {}
+    by_seed: dict[int, Path] = {}
     anomalies: list[float] = []
     for folder in folders:
         scenario = load_scenario(folder / "scenario.yaml")
-        if scenario.malicious_clients:
-            raise ConfigError(
-                [f"{folder}: has attackers; calibrate on runs with --set attack.name=none"]
-            )
+        _check_benign(folder, scenario)
         task = _task(scenario)
         differing = [name for name, part in task.items() if first.get(name, part) != part]
         if differing:
@@ -49,19 +51,41 @@ def calibrate(folders: Sequence[Path], false_positive_rate: float) -> Calibratio
                 [f"{folder}: {differing[0]} differs from {folders[0]}; calibrate each task apart"]
             )
         first = first or task
+        if scenario.seed in by_seed:
+            raise ConfigError(
+                [f"{folder}: has the seed of {by_seed[scenario.seed]}; name each run once"]
+            )
+        by_seed[scenario.seed] = folder
         anomalies += _anomalies(folder)
     try:
         bound = calibrated_bound(anomalies, false_positive_rate)
     except ValueError as error:
-        raise ConfigError([f"calibrate: {error}; run other seeds"]) from error
+        raise ConfigError([f"calibrate: {error}"]) from error
     return Calibration(anomalies=sorted(anomalies), bound=bound)
 
 
+def _check_benign(folder: Path, scenario: Scenario) -> None:
+    """Refuse a run whose aggregates are attacked, or come of repaired models."""
+    if scenario.malicious_clients:
+        raise ConfigError(
+            [f"{folder}: has attackers; calibrate on runs with --set attack.name=none"]
+        )
+    if scenario.defense != NoDefense() and scenario.repair.broadcast == "repaired":
+        raise ConfigError(
+            [f"{folder}: its clients train on repaired models; run with --set defense.name=none"]
+        )
+
+
 def _task(scenario: Scenario) -> dict[str, Any]:
-    described = scenario.model_dump(mode="json")
-    return {name: described[name] for name in SAME} | {
-        "repair.inspection": described["repair"]["inspection"]
-    }
+    described = scenario.model_dump(mode="json", by_alias=True)
+
+    def at(place: str) -> Any:
+        found = described
+        for name in place.split("."):
+            found = found[name]
+        return found
+
+    return {place: at(place) for place in SAME}
 
 
 def _anomalies(folder: Path) -> list[float]:

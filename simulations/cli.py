@@ -129,8 +129,9 @@ def calibrate(
 
         found = calibrate(folders, false_positive_rate)
         console.print(
-            f"{len(found.anomalies)} rounds without attackers: anomaly {found.anomalies[0]:.2f} to "
-            f"{found.anomalies[-1]:.2f}, median {median(found.anomalies):.2f}"
+            f"{len(found.anomalies)} rounds of {len(folders)} runs without attackers: anomaly "
+            f"{found.anomalies[0]:.2f} to {found.anomalies[-1]:.2f}, "
+            f"median {median(found.anomalies):.2f}"
         )
         # Rounded up: rounded down, the round it comes from would raise the alarm.
         bound = max(1, math.ceil(1000 * found.bound)) / 1000

@@ -99,12 +99,18 @@ def repair(
     with clear_errors():
         from fl_defense.model_files import PROGRAM_SUFFIX, check_suffix
         from simulations.model_requests import RepairRequest, read_part, read_request
+        from simulations.scenario import ConfigError
 
         if out.suffix != PROGRAM_SUFFIX:
             check_suffix(out)
         parts = [read_part(text) for text in defense]
         if preset is not None:
-            parts = [{**part, "preset": preset} for part in parts]
+            if len(parts) > 1 or not isinstance(parts[0], dict):
+                raise ConfigError(
+                    ["--preset: is of one defense, got several; "
+                     "write --defense '{name: ..., preset: ...}' for each"]
+                )  # fmt: skip
+            parts = [{**parts[0], "preset": preset}]
         given = _form(model, input_shape, classes, inspect_at)
         given["defense"] = parts if len(parts) > 1 else parts[0]
         changes = [*_normalisation(mean, std), *(settings or ())]

@@ -26,6 +26,7 @@ from fl_defense.model_files import (
 )
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels, try_model
 from fl_defense.sanitizers import (
+    ContractError,
     NoDefense,
     NoEffectWarning,
     Pipeline,
@@ -276,7 +277,7 @@ def _sanitize(
         warnings.simplefilter("always", NoEffectWarning)
         try:
             result = apply_sanitizer(sanitizer, suspect, spec, seed=seed)
-        except ValueError as error:
+        except (ValueError, ContractError) as error:
             raise ConfigError([f"defense: {error}"]) from error
     return result, [str(w.message) for w in caught if issubclass(w.category, NoEffectWarning)]
 

@@ -20,6 +20,10 @@ class Suspicion(Protocol):
         """The target, if there is a backdoor."""
 
     @property
+    def is_certain(self) -> bool:
+        """Whether it is an alarm whatever the task's bound: no clean model is known to do so."""
+
+    @property
     def state(self) -> State:
         """What the next round's inspection may start from."""
 

@@ -53,6 +53,11 @@ class FoundLeak:
     """(K, n, ...): the dummies, from which the next round's inspection may start."""
 
     @property
+    def is_certain(self) -> bool:
+        """Never: the anomaly is for the alarm to judge."""
+        return False
+
+    @property
     def state(self) -> State:
         """What the next round's inspection may start from."""
         return {"dummies": self.dummies}

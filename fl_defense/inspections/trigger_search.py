@@ -5,7 +5,7 @@ any network. So the strongest patch is searched for each place on procedural sce
 and what it does is measured on scenes that the search has not seen. The patch found is as good a
 trigger as the attacker's, and often resembles it. Of triggers over the whole image, noise, warps
 and waves are tried beside it (`DistortionSearch`); one that the model obeys is told instead of the
-patch if it stands further out of what clean models show.
+patch.
 
 Reference: ours. It asks what Neural Cleanse asks (Wang et al., IEEE S&P 2019), which optimises a
 mask per class over the whole image and needs clean images.
@@ -57,6 +57,11 @@ class FoundTrigger:
     patch: Tensor
     """(C, side, side) in [-1, 1], on the CPU, to be added to images in [0, 1]. Of noise, a warp
     or a wave: what it changed in one of the scenes, (C, H, W)."""
+
+    @property
+    def is_certain(self) -> bool:
+        """True of noise, warps and waves, which are told only if they are beyond their own bar."""
+        return self.kind != "patch"
 
     @property
     def state(self) -> State:
@@ -131,7 +136,7 @@ class TriggerSearch:
         found = [_measure(patches, place, model, spec, judges) for place in finalists]
         distortions = DistortionSearch(spec.input_shape, device).find(model, searched, spec.pixels)
         found += [_whole(each, model, spec, judges) for each in distortions if each.is_obeyed]
-        return max(found, key=lambda each: each.anomaly)
+        return max(found, key=lambda each: (each.is_certain, each.anomaly))
 
 
 @torch.no_grad()

@@ -83,6 +83,8 @@ FORWARDS_PER_CHANGED = 3
 """Patched or distorted: forward and backward of one pass of the student."""
 FORWARDS_PER_SEARCH = 2
 """Forward and activation-only backward of one pass."""
+CLASSES_MEASURED = 10
+"""Fewest classes of the networks that the tolerated raise was set with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,8 @@ class DHBE:
     """What counts of a patch's effect on the logits: by how much it raises one class beyond
     `tolerated_raise`, all that it raises, squared, or every change as in the paper."""
     tolerated_raise: float = 1.0
-    """Raise that no patch is blamed for, in standard deviations of the logits of a scene."""
+    """Raise that no patch is blamed for, in standard deviations of the logits of a scene; with
+    K < 10 classes times sqrt(K / 10)."""
     consistency_weight: float = 0.2
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
     scene_share: float = 1.0
@@ -329,6 +332,9 @@ class _Game:
             )
             self._scenes = AnsweredScenes(familiar, teacher)
             self._spread = self._scenes.spread()
+        # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
+        few = math.sqrt(min(1.0, spec.num_classes / CLASSES_MEASURED))
+        self._tolerated = settings.tolerated_raise * self._spread * few
         self.raises: dict[str, float] = {}
         """By how much what was found raises a class of the teacher."""
         self.patch_search: PatchSearch | None = None
@@ -413,7 +419,7 @@ class _Game:
     def _effect(self, moved: Tensor) -> Tensor:
         """Measure by how much patches moved the logits (B, K)."""
         if self.settings.consistency == "excess":
-            return excess(moved, self.settings.tolerated_raise * self._spread)
+            return excess(moved, self._tolerated)
         return raised(moved) if self.settings.consistency == "raised" else moved.abs().mean()
 
     def _draw(self) -> tuple[Tensor, Tensor]:

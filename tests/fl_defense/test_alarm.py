@@ -1,5 +1,6 @@
 import math
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from fl_defense.alarm import Alarm, AnomalyHistory, Watch, calibrated_bound
 from fl_defense.inspections import FreeEagle
 from fl_defense.inspections.freeeagle import FoundLeak
+from fl_defense.inspections.trigger_search import FoundTrigger
 from fl_defense.model_spec import ModelSpec
 
 
@@ -57,7 +59,7 @@ def test_the_bound_lets_the_wanted_share_of_benign_models_pass() -> None:
     benign = [float(value) for value in range(40)]
     bound = calibrated_bound(benign, 0.05)
     assert sum(value > bound for value in benign) == 2
-    with pytest.raises(ValueError, match="needs at least 1 / rate benign models, got 19"):
+    with pytest.raises(ValueError, match="needs at least 20 benign models, got 19; take more"):
         calibrated_bound(benign[:19], 0.05)
 
 
@@ -91,3 +93,16 @@ def test_a_watch_remembers_in_its_state_alone(tiny_model: nn.Module, tiny_spec: 
     assert not torch.equal(found[0], found[1])
     assert len(later["quiet"]) == 2
     assert len(state["quiet"]) == 1
+
+
+def test_what_is_certain_is_an_alarm_whatever_the_bound() -> None:
+    nothing = torch.empty(0)
+    noise = FoundTrigger(
+        anomaly=3.5, kind="noise", suspected_class=2, flipped=1.0, place=(0, 0), patch=nothing
+    )
+    patch = replace(noise, kind="patch")
+    for alarm in (Alarm(bound=6.0), Alarm()):
+        history = AnomalyHistory(alarm)
+        assert history.add(noise)
+        assert history.quiet == []
+        assert not history.add(patch)

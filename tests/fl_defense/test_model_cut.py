@@ -133,3 +133,15 @@ def test_what_is_no_module_goes_with_its_side() -> None:
 def test_a_model_without_inner_modules_has_no_default() -> None:
     with pytest.raises(ValueError, match="cannot be cut"):
         default_cut(nn.Sequential(nn.Linear(4, 2)))
+
+
+def test_a_vision_transformer_is_cut_between_its_layers() -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.VisionTransformer(
+        image_size=16, patch_size=8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=16,
+        num_classes=3,
+    ).eval()  # fmt: skip
+    assert default_cut(model) == "encoder.layers.encoder_layer_1"
+    features, head = split_at(model, default_cut(model))
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.allclose(head(features(images)), model(images), atol=1e-5)

@@ -195,9 +195,9 @@ def test_calibrate_prints_the_option_to_run_with(scenario: str, tmp_path: Path) 
     assert result.exit_code == 0, result.output
     told, option = result.stdout.splitlines()
     assert re.fullmatch(
-        r"2 rounds without attackers: anomaly \d+\.\d\d to \d+\.\d\d, median .*", told
+        r"2 rounds of 2 runs without attackers: anomaly \d+\.\d\d to \d+\.\d\d, median .*", told
     )
     assert re.fullmatch(r"--set repair\.schedule\.on-suspicion=\d+\.\d{3}", option)
     refused = call("calibrate", *folders)
     assert refused.exit_code == 2
-    assert "needs at least 1 / rate benign models, got 2" in refused.stderr
+    assert "needs at least 20 benign models, got 2" in refused.stderr

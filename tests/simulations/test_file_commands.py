@@ -324,3 +324,20 @@ def test_inspect_tells_where_a_network_can_be_cut(victim: Path) -> None:
     )
     assert result.exit_code == 2
     assert "error: model: the model has no submodule '99'; possible: 0, 1," in result.stderr
+
+
+def test_a_preset_is_of_one_defense(victim: Path, tmp_path: Path) -> None:
+    for defenses in (["dhbe", "clp"], ["[{name: clp}, {name: dhbe}]"]):
+        named = [word for name in defenses for word in ("--defense", name)]
+        result = call("repair", victim, "--out", tmp_path / "x.pt", *named, "--preset", "faithful")
+        assert result.exit_code == 2, result.output
+        assert "error: --preset: is of one defense, got several" in result.stderr
+
+
+def test_a_repair_that_diverges_is_one_line(victim: Path, tmp_path: Path) -> None:
+    wild = "{name: dhbe, iterations: 3, student-lr: 1e30, tolerated-raise: 0, num-scenes: 64}"
+    out = tmp_path / "x.pt"
+    result = call("repair", victim, "--out", out, "--defense", wild, *MODEL, *FORM)
+    assert result.exit_code == 2, result.output
+    assert "error: defense: DHBE: the result must be finite" in result.stderr
+    assert not (tmp_path / "x.pt").exists()

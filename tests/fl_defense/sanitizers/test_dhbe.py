@@ -15,6 +15,7 @@ from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.patch_search import searched_side
 from fl_defense.precision import Precision
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
+from fl_defense.sanitizers._effects import excess
 from fl_defense.sanitizers._generators import (
     ImageGenerator,
     PatchGenerator,
@@ -38,9 +39,9 @@ def spec_of(shape: tuple[int, int, int], num_classes: int = 3) -> ModelSpec:
     )
 
 
-def game(settings: DHBE, shape: tuple[int, int, int] = (3, 12, 12)) -> _Game:
+def game(settings: DHBE, shape: tuple[int, int, int] = (3, 12, 12), num_classes: int = 3) -> _Game:
     torch.manual_seed(0)
-    spec = spec_of(shape)
+    spec = spec_of(shape, num_classes)
     teacher = spec.build().eval().requires_grad_(False)
     return _Game(settings, spec, teacher, copy.deepcopy(teacher).requires_grad_(True), None)
 
@@ -257,6 +258,19 @@ def test_a_patch_larger_than_the_image_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
         apply_sanitizer(DHBE(patch_size=9), tiny_model, tiny_spec)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 10, 40])
+def test_a_patch_that_flips_every_answer_is_not_tolerated(num_classes: int) -> None:
+    players = game(DHBE(num_scenes=8, patch_size=3), num_classes=num_classes)
+    assert players._scenes is not None
+    sure = 4 * torch.eye(num_classes)
+    players._scenes.answers = sure
+    # The cheapest flip to class 0: half the margin down and half of it up.
+    moved = -sure[1:] / 2
+    moved[:, 0] += 2
+    tolerated = players._tolerated / players._spread * players._scenes.spread()
+    assert excess(moved, tolerated) > 0.1
 
 
 def test_a_cold_start_carries_nothing(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
