@@ -1,4 +1,4 @@
-"""Who averages BatchNorm's counters and statistics.
+"""Who brings BatchNorm's counters and statistics to one value.
 
 They are no weights: as part of a reply they would count in Krum's distance, and a server optimiser
 would treat them as a gradient and can drive a variance below zero.
