@@ -129,7 +129,7 @@ class DeepSanitizer:
     warm_start: bool = False
     """Carry the patch generator and its optimiser to the next round."""
     precision: Precision = "float32"
-    """Of extractor and heads. bfloat16 takes about 0.6 of the time where the hardware has it, GPUs
+    """Of extractor and heads. bfloat16 takes two thirds of the time where the hardware has it, GPUs
     since Ampere and CPUs with AVX-512 BF16 or AMX, and more elsewhere."""
 
     changes_models: ClassVar[bool] = True

@@ -151,7 +151,7 @@ class DHBE:
     generator_width: int = 16
     """Filters of the generators' last convolution (ngf)."""
     precision: Precision = "float32"
-    """Of teacher and student. bfloat16 takes about 0.6 of the time where the hardware has it, GPUs
+    """Of teacher and student. bfloat16 takes two thirds of the time where the hardware has it, GPUs
     since Ampere and CPUs with AVX-512 BF16 or AMX, and more elsewhere."""
 
     changes_models: ClassVar[bool] = True
