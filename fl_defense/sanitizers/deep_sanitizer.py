@@ -129,8 +129,8 @@ class DeepSanitizer:
     warm_start: bool = False
     """Carry the patch generator and its optimiser to the next round."""
     precision: Precision = "float32"
-    """Of extractor and heads. bfloat16 takes two thirds of the time where the hardware has it, GPUs
-    since Ampere and CPUs with AVX-512 BF16 or AMX, and more elsewhere."""
+    """Of extractor and heads. bfloat16 takes two thirds of the time on a CPU with AVX-512 BF16,
+    is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
     changes_models: ClassVar[bool] = True
 
