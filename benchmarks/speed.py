@@ -73,12 +73,13 @@ def measure(model: str, shape: tuple[int, int, int], device: str, repeats: int) 
     spec = ModelSpec(build=build, input_shape=shape, num_classes=NUM_CLASSES)
     on_gpu = device.startswith("cuda")
     per_image: list[float] = []
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in works()}
+    timed = works()
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in timed}
     seconds(train, spec, device)  # what is done once, at first use
     for repeat in range(repeats):
         torch.manual_seed(repeat)
         per_image.append(seconds(train, spec, device) / TRAINED)
-        for key, work in works().items():
+        for key, work in timed.items():
             taken[key].append(seconds(work, spec, device))
             say(f"{model}, {' '.join(key)}: {taken[key][-1]:.1f} s")
     rows = []

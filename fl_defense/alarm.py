@@ -29,10 +29,10 @@ SMALLEST_SPREAD = 0.1
 class Alarm:
     """When a round's inspection is an alarm: against a calibrated bound, or against the past.
 
-    What an inspection calls certain is an alarm always. For the rest, the
-    bound comes from benign runs of the same task, see `calibrated_bound`. Without it, the past
-    decides: the logarithm of the anomaly lies `deviations` robust standard deviations above the
-    median of the quiet rounds before, and 2 of the last 3 rounds suspect the same class.
+    What an inspection calls certain is an alarm always. For the rest, the bound comes from benign
+    runs of the same task, see `calibrated_bound`. Without it, the past decides: the logarithm of
+    the anomaly lies `deviations` robust standard deviations above the median of the quiet rounds
+    before, and 2 of the last 3 rounds suspect the same class.
     """
 
     bound: float | None = None

@@ -51,6 +51,6 @@ def require_declared(settings: object) -> None:
             whole = isinstance(got, Integral) and not isinstance(got, bool)
             require(whole, name, "a whole number", got)
         elif isinstance(got, str) and get_origin(kind) in (Union, UnionType):
-            words = [arm for arm in get_args(kind) if get_origin(arm) is Literal]
-            for arm in words:
-                require_word(name, arm, got)
+            for arm in get_args(kind):
+                if get_origin(arm) is Literal:
+                    require_word(name, arm, got)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from fl_defense.alarm import calibrated_bound
-from fl_defense.records import read_records
 from fl_defense.sanitizers import NoDefense
+from simulations.results import read_rounds
 from simulations.scenario import ConfigError, Scenario, load_scenario
 
 SAME = (
@@ -78,22 +80,12 @@ def _check_benign(folder: Path, scenario: Scenario) -> None:
 
 def _task(scenario: Scenario) -> dict[str, Any]:
     described = scenario.model_dump(mode="json", by_alias=True)
-
-    def at(place: str) -> Any:
-        found = described
-        for name in place.split("."):
-            found = found[name]
-        return found
-
-    return {place: at(place) for place in SAME}
+    return {place: reduce(getitem, place.split("."), described) for place in SAME}
 
 
 def _anomalies(folder: Path) -> list[float]:
-    try:
-        records = read_records(folder / "rounds.jsonl")
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
-    found = [record.details["anomaly"] for record in records if "anomaly" in record.details]
+    details = [record.details for record in read_rounds(folder)]
+    found = [each["anomaly"] for each in details if "anomaly" in each]
     if not found:
         raise ConfigError(
             [

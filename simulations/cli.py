@@ -96,13 +96,9 @@ def run(
 def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")]) -> None:
     """Print the table of rounds of a results folder, and its summary if the run is finished."""
     with clear_errors():
-        from fl_defense.records import read_records
-        from simulations.scenario import ConfigError
+        from simulations.results import read_rounds
 
-        try:
-            records = read_records(folder / "rounds.jsonl")
-        except (OSError, ValueError) as error:
-            raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
+        records = read_rounds(folder)
         console.print(f"[bold]{HEADER}[/bold]")
         for record in records:
             console.print(escape(row(record)))

@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.sanitizers.base import seeded
 from simulations.data import ImageSource, Partition, load_data
 from simulations.data.partition import Indices
 from simulations.scenario import Scenario, Training
@@ -90,9 +91,8 @@ def train_client(
     threads = torch.get_num_threads()
     torch.set_num_threads(scenario.engine.cpus_per_client)
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            draws = _generator(scenario.seed, partition_id, server_round)
-            torch.manual_seed(draws.initial_seed())  # for dropout and the like
+        draws = _generator(scenario.seed, partition_id, server_round)
+        with seeded(draws.initial_seed(), device):  # for dropout and the like
             model = scenario.model_spec().build()
             model.load_state_dict(received)
             loss = _train(

@@ -14,6 +14,18 @@ from simulations.plots import plot_curves
 from simulations.scenario import ConfigError, Scenario, load_scenario
 
 
+def read_rounds(folder: Path) -> list[RoundRecord]:
+    """Return the finished rounds of a run, be it finished or not.
+
+    Raises:
+        ConfigError: if the folder holds none that can be read.
+    """
+    try:
+        return read_records(folder / "rounds.jsonl")
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Interrupted:
     """Where a run was interrupted."""

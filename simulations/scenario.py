@@ -13,9 +13,11 @@ from fl_defense.inspections import INSPECTIONS, Inspection, TriggerSearch
 from fl_defense.model_spec import ModelSpec
 from fl_defense.pictures import PictureFolder
 from fl_defense.ranges import require_at_least
+from fl_defense.repairer import OnFailure
 from fl_defense.replies import ReplyCheck
 from fl_defense.sanitizers import SANITIZERS, NoDefense, Pipeline, Sanitizer
 from fl_defense.schedule import Schedule
+from fl_defense.strategy import Broadcast
 from fl_defense.surrogates import Scenes
 from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
 from simulations.attacks import ATTACKS, Attack, NoAttack
@@ -83,9 +85,9 @@ class Repair(BaseModel):
     """Submodule of the model after which defenses cut it; null: the one that `list` shows."""
     min_agreement: float = Field(default=0.5, ge=0, le=1)
     """Do-no-harm gate: least agreement of aggregate and repaired model on surrogate images."""
-    on_failure: Literal["keep", "previous", "raise"] = "keep"
+    on_failure: OnFailure = "keep"
     """If the defense fails: keep the aggregate, go back to the previous model, or stop."""
-    broadcast: Literal["repaired", "aggregate"] = "repaired"
+    broadcast: Broadcast = "repaired"
     """What clients train on; with aggregate, only the released model is the repaired one."""
     buffers: Buffers = "auto"
     """Who averages BatchNorm's statistics: the defense's wrapper (mean), the aggregator (inner), or

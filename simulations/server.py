@@ -15,6 +15,7 @@ from fl_defense.checkpoint import CheckpointFile
 from fl_defense.model_files import ModelFileError, export_deployed
 from fl_defense.model_spec import ModelSpec
 from fl_defense.records import RoundRecord
+from fl_defense.sanitizers.base import seeded
 from fl_defense.strategy import Observer, SanitizingStrategy
 from simulations.client import pick_device
 from simulations.data import ImageData
@@ -115,8 +116,7 @@ def build_strategy(
 
 def initial_model(spec: ModelSpec, seed: int) -> torch.nn.Module:
     """Build the initial global model from the seed, leaving the global random state alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         return spec.build()
 
 

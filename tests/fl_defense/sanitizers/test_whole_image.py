@@ -7,6 +7,8 @@ from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
 from fl_defense.sanitizers.base import State
 from fl_defense.surrogates import AnsweredScenes, scenes
 from simulations.models import SmallCNN
+from tests.fl_defense.sanitizers.test_dhbe import Obeying
+from tests.fl_defense.test_distortion_search import roughness
 
 CPU = torch.device("cpu")
 
@@ -56,26 +58,14 @@ def test_every_kind_that_is_obeyed_changes_its_share_and_serves_its_class() -> N
     assert (nearest == of).double().mean() > 0.7
 
 
-class ObeysNoise(nn.Module):
-    """Says class 1 the more, the rougher an image is."""
-
-    def __init__(self, strength: float) -> None:
-        super().__init__()
-        self.strength = nn.Parameter(torch.tensor(strength))
-        self.answers = SmallCNN(width=4).build((1, 16, 16), 10)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        differences = (inputs[..., 1:] - inputs[..., :-1]).abs().flatten(1).median(1).values
-        raised = self.strength * (differences > 0.05)
-        return self.answers(inputs) + raised[:, None] * torch.eye(10)[1]
-
-
 def test_what_was_obeyed_in_the_round_before_is_obeyed_from_less_on() -> None:
     shape = (1, 16, 16)
 
     def look(strength: float, state: State | None = None) -> ObeyedDistortions:
         torch.manual_seed(0)
-        model = ObeysNoise(strength).eval().requires_grad_(False)
+        network = SmallCNN(width=4).build(shape, 10)
+        model = Obeying(network, lambda images: strength / 5 * roughness(images))
+        model.eval().requires_grad_(False)
         spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=10)
         answered = AnsweredScenes(scenes(200, shape), model)
         return ObeyedDistortions(model, answered, spec, 0.5, state)
