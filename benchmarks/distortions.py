@@ -22,7 +22,7 @@ from victims import Farm, Setting, say
 
 from fl_defense.distortion_search import DistortionSearch
 from fl_defense.sanitizers.base import frozen_copy, seeded
-from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
+from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
 
 RESNET = {"model": "resnet-10-w16", "max_train": 10_000, "epochs": 5}
 TRIGGERS = ("clean", "patch", "patch-8x8", "blended", "sinusoid", "warped")
@@ -75,7 +75,8 @@ def search(farm: Farm, setting: Setting) -> dict[str, Any]:
     model, spec = frozen_copy(victim.model), victim.spec
     device = next(model.parameters()).device
     with seeded(setting.seed, device):
-        scenes = AnsweredScenes(draw_familiar(Scenes(), model, spec, NUM_SCENES, 4), model)
+        inputs = draw_familiar(Scenes(), model, spec, NUM_SCENES, 4)
+        scenes = AnsweredScenes(inputs, in_chunks(model, inputs))
         found = DistortionSearch(spec.input_shape, device).find(model, scenes, spec.pixels)
     raises = {each.family.name: each.anomaly for each in found}
     classes = {each.family.name: each.suspected_class for each in found}

@@ -28,9 +28,9 @@ from torch import nn
 from torch.nn import functional
 from victims import MODELS, say
 
+from fl_defense.computation import Precision
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model_spec import ModelSpec
-from fl_defense.precision import Precision
 from fl_defense.sanitizers import DHBE, DeepSanitizer, NoEffectWarning, apply_sanitizer
 
 NUM_CLASSES = 10

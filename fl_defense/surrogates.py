@@ -163,11 +163,11 @@ class AnsweredScenes:
 
     Args:
         inputs: normalised, (N, C, H, W).
-        model: answers them; in eval mode.
+        answers: the model's logits for them, (N, K).
     """
 
-    def __init__(self, inputs: Tensor, model: nn.Module) -> None:
-        self.inputs, self.answers = inputs, in_chunks(model, inputs)
+    def __init__(self, inputs: Tensor, answers: Tensor) -> None:
+        self.inputs, self.answers = inputs, answers
         self._weights = class_balance(self.answers)
 
     def sample(self, num: int) -> tuple[Tensor, Tensor]:

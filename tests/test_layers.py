@@ -17,7 +17,7 @@ LAYERS = (
     {
         "fl_defense.model_spec", "fl_defense.model_cut", "fl_defense.batchnorm", "fl_defense.metrics",
         "fl_defense.surrogates", "fl_defense.patch_search", "fl_defense.distortion_search",
-        "fl_defense.ranges", "fl_defense.precision",
+        "fl_defense.ranges", "fl_defense.computation",
     },
     {
         "fl_defense.sanitizers", "fl_defense.schedule", "fl_defense.gate",

@@ -22,12 +22,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fl_defense.computation import Computation
 from fl_defense.distortion_search import DistortionSearch, FoundDistortion
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, leads, searched_side, trial_on
 from fl_defense.ranges import require_at_least, require_declared
 from fl_defense.sanitizers.base import State, frozen_copy, seeded
-from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
+from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
 
 PATCH_BAR = 3.0
 """Anomaly that no patch reaches in a clean model of images of 28 pixels and more."""
@@ -119,12 +120,15 @@ class TriggerSearch:
         self.check(model, spec)
         device = next(model.parameters()).device
         with seeded(seed, device):
-            return self._search(frozen_copy(model), spec, device)
+            suspect = frozen_copy(model)
+            computation = Computation("float32", suspect, spec.input_shape)
+            return self._search(computation.of(suspect), spec, device)
 
     def _search(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> FoundTrigger:
         inputs = draw_familiar(Scenes(), model, spec, 2 * self.num_scenes, self.scenes_per_kept)
         # The most familiar come first: dealt out in turn, both halves are alike.
-        searched, judges = (AnsweredScenes(inputs[start::2], model) for start in (0, 1))
+        answers = in_chunks(model, inputs)
+        searched, judges = (AnsweredScenes(inputs[i::2], answers[i::2]) for i in (0, 1))
         if not all(each.answers.isfinite().all() for each in (searched, judges)):
             raise ValueError("the model's answers to scenes are not finite")
         patches = PatchSearch(spec.input_shape, self.patch_size, device)

@@ -41,9 +41,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.computation import Computation, Precision
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import searched_side
-from fl_defense.precision import Precision, computed_in
 from fl_defense.ranges import (
     require,
     require_at_least,
@@ -63,19 +63,16 @@ from fl_defense.sanitizers.base import (
     Sanitized,
     State,
     frozen_copy,
-    require_gradients,
     trainable,
 )
 from fl_defense.surrogates import CHUNK, AnsweredScenes, Scenes, draw_familiar, in_chunks
 
 HALF_SURE = math.log(2)
 """Cross-entropy below which a class has at least half the posterior."""
-HALVES_PER_DUMMY = 5
-"""Extractor once, suspect's head before and after balancing; both once more for the scenes."""
-HALVES_PER_STEP = 11
-"""Extractor forward and back; head: search forward twice and back once, repair forward twice and
-back, for activations and weights, twice."""
-
+HALVES_PER_DUMMY = 3
+"""Extractor once, suspect's head before and after balancing."""
+HALVES_PER_STEP = 8
+"""Extractor forward and back; head forward and back, for activations and weights, twice."""
 HALVES_PER_CHANGED = 6
 """Extractor and head forward, with the change and without; back for activations and weights."""
 
@@ -175,20 +172,28 @@ class DeepSanitizer:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
         return draw_familiar(Scenes(), suspect, spec, self.num_dummies, self.scenes_per_kept)
 
-    def make_dummies(self, teacher: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    def make_dummies(
+        self, teacher: nn.Module, features: Tensor, answers: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Move features (N, ...) of scenes until every class has its share of dummies.
 
         Each class is given N / K of the features, those that the teacher takes for it most readily.
-        Gradient steps then raise its posterior, up to one half and no further, under channel
-        dropout and tied to the start.
+        Where its posterior is below one half, gradient steps raise it, up to there and no further,
+        under channel dropout and tied to the start.
+
+        Args:
+            teacher: the suspect's head.
+            features: of scenes, (N, ...).
+            answers: the teacher's to them, logits (N, K).
 
         Returns:
             Dummies (N, ...), and the class (N,) that each was given.
         """
-        classes = _deal_out(in_chunks(teacher, features).log_softmax(1))
-        chunks = zip(features.split(CHUNK), classes.split(CHUNK), strict=True)
-        dummies = [self._move(teacher, start, labels, features.min()) for start, labels in chunks]
-        return torch.cat(dummies), classes
+        classes = _deal_out(answers.log_softmax(1))
+        dummies, floor = features.clone(), features.min()
+        for some in _unsure(answers, classes).split(CHUNK):
+            dummies[some] = self._move(teacher, features[some], classes[some], floor)
+        return dummies, classes
 
     def _move(self, teacher: nn.Module, start: Tensor, labels: Tensor, floor: Tensor) -> Tensor:
         moved = start.clone().requires_grad_(True)
@@ -224,14 +229,11 @@ class DeepSanitizer:
 
         fidelity = consistency = distortion = torch.zeros(())
         for _ in range(self.steps):
-            require_gradients(parameters, False)
-            perturbation = game.search_step()
-            require_gradients(parameters, True)
-            fidelity, consistency = game.head_losses(perturbation)
+            fidelity, consistency = game.patch_losses()
             distortion = game.distortion_loss()
             optimizer.zero_grad(set_to_none=True)
             loss = fidelity + self.consistency_weight * consistency
-            (loss + self.distortion_weight * distortion).backward()
+            game.patches.step(loss + self.distortion_weight * distortion)
             optimizer.step()
             schedule.step()
 
@@ -240,17 +242,18 @@ class DeepSanitizer:
             details["distortion"] = distortion.item()
         details |= {f"{name}_raise": found for name, found in game.distortions.raises.items()}
         details["least_class_share"] = game.least_class_share()
-        details["forward_images"] = self._forward_images(game.distortions)
+        details["forward_images"] = self._forward_images(game)
         return Sanitized(model=student.eval(), state=game.state(), details=details)
 
-    def _forward_images(self, distortions: ObeyedDistortions) -> float:
+    def _forward_images(self, game: "_Game") -> float:
         """Number of images passed forward; a pass through one part, forward or back, is a half."""
         familiar = self.num_dummies * self.scenes_per_kept
-        halves = self.num_dummies * (HALVES_PER_DUMMY + 2 * self.balancing_steps)
+        num_moved = len(_unsure(game.scenes.answers, game.classes))
+        halves = self.num_dummies * HALVES_PER_DUMMY + 2 * self.balancing_steps * num_moved
         halves += self.steps * self.batch_size * HALVES_PER_STEP
-        changed = distortions.num_changed(self.batch_size)
+        changed = game.distortions.num_changed(self.batch_size)
         halves += self.steps * changed * HALVES_PER_CHANGED
-        return familiar + distortions.num_searched + halves / 2
+        return familiar + game.distortions.num_searched + halves / 2
 
 
 class _Game:
@@ -269,9 +272,10 @@ class _Game:
         state: State | None,
     ) -> None:
         self.settings, self.pixels = settings, spec.pixels
-        parts = (features, teacher, head)
-        features, teacher, head = (computed_in(settings.precision, part) for part in parts)
-        self.features, self.head = features, head
+        whole = nn.Sequential(features, teacher)
+        computation = Computation(settings.precision, whole, spec.input_shape)
+        self.features, self.head = computation.of(features), computation.of(head)
+        suspect, teacher = computation.of(whole), computation.of(teacher)
         self.device = next(head.parameters()).device
         channels = spec.input_shape[0]
         side = searched_side(settings.patch_size, spec.input_shape)
@@ -279,31 +283,27 @@ class _Game:
         self.patches = Player(generator, settings.generator_lr, self.device)
         if settings.warm_start and state is not None:
             self.patches.load(state["patches"])
-        suspect = nn.Sequential(features, teacher)
         self.inputs = settings.make_inputs(spec, suspect)
-        self.clean = in_chunks(features, self.inputs)
+        self.clean = in_chunks(self.features, self.inputs)
         self.floor = self.clean.min()
-        self.dummies, self.classes = settings.make_dummies(teacher, self.clean)
+        self.scenes = AnsweredScenes(self.inputs, in_chunks(teacher, self.clean))
+        made = settings.make_dummies(teacher, self.clean, self.scenes.answers)
+        self.dummies, self.classes = made
         self.answers = in_chunks(teacher, self.dummies)
-        self.scenes = AnsweredScenes(self.inputs, suspect)
         share = settings.distorted_share
         self.distortions = ObeyedDistortions(suspect, self.scenes, spec, share, state)
 
-    def search_step(self) -> Tensor:
-        """Let the generator move the head's answer; return its feature differences, fixed."""
-        dummies = self.dummies[self._draw(self.dummies)]
-        perturbation = self._perturbation()
-        with torch.no_grad():
-            plain = self.head(dummies)
-        moved = self.head(self._perturbed(dummies, perturbation)) - plain
-        self.patches.step(-raised(moved))
-        return perturbation.detach()
+    def patch_losses(self) -> tuple[Tensor, Tensor]:
+        """Return how far the head is from the suspect's, and from ignoring patches.
 
-    def head_losses(self, perturbation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far the head is from the suspect's, and from ignoring the perturbation."""
+        One pass serves both players: the gradient of the second loss is turned round on its way to
+        the generator, which moves the answers that the head holds still.
+        """
         chosen = self._draw(self.dummies)
         dummies = self.dummies[chosen]
         logits = self.head(dummies)
+        perturbation = self._perturbation()
+        perturbation.register_hook(torch.neg)
         moved = self.head(self._perturbed(dummies, perturbation)) - logits.detach()
         return (logits - self.answers[chosen]).abs().mean(), raised(moved)
 
@@ -346,6 +346,12 @@ class _Game:
 
     def _draw(self, pool: Tensor) -> Tensor:
         return torch.randint(len(pool), (self.settings.batch_size,), device=self.device)
+
+
+def _unsure(answers: Tensor, classes: Tensor) -> Tensor:
+    """Return which rows of logits (N, K) give their class (N,) less than half the posterior."""
+    losses = functional.cross_entropy(answers, classes, reduction="none")
+    return (losses > HALF_SURE).nonzero()[:, 0]
 
 
 def _deal_out(log_posteriors: Tensor) -> Tensor:

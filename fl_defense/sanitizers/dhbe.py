@@ -47,9 +47,9 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from fl_defense.computation import Computation, Precision
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, Trial, searched_side, trial_on
-from fl_defense.precision import Precision, computed_in
 from fl_defense.ranges import (
     require,
     require_at_least,
@@ -73,7 +73,7 @@ from fl_defense.sanitizers.base import (
     require_gradients,
     trainable,
 )
-from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar
+from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
 
 FORWARDS_PER_STUDENT_STEP = 3
 """Student 1, backward through its pass 2; in forward passes. Generated images: teacher 1."""
@@ -310,7 +310,8 @@ class _Game:
         state: State | None,
     ) -> None:
         self.settings, self.pixels, self.num_classes = settings, spec.pixels, spec.num_classes
-        teacher, student = (computed_in(settings.precision, each) for each in (teacher, student))
+        computation = Computation(settings.precision, teacher, spec.input_shape)
+        teacher, student = computation.of(teacher), computation.of(student)
         self.teacher, self.student = teacher, student
         self.device = next(student.parameters()).device
         latent, width, lr = settings.latent_size, settings.generator_width, settings.generator_lr
@@ -330,7 +331,7 @@ class _Game:
             familiar = draw_familiar(
                 Scenes(), teacher, spec, settings.num_scenes, settings.scenes_per_kept
             )
-            self._scenes = AnsweredScenes(familiar, teacher)
+            self._scenes = AnsweredScenes(familiar, in_chunks(teacher, familiar))
             self._spread = self._scenes.spread()
         # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
         few = math.sqrt(min(1.0, spec.num_classes / CLASSES_MEASURED))

@@ -18,7 +18,7 @@ from fl_defense.distortion_search import (
     Waves,
 )
 from fl_defense.model_spec import Pixels
-from fl_defense.surrogates import AnsweredScenes, scenes
+from fl_defense.surrogates import AnsweredScenes, in_chunks, scenes
 
 CPU = torch.device("cpu")
 SHAPE = (3, 18, 20)
@@ -67,10 +67,15 @@ def brightness(images: Tensor) -> Tensor:
     return images.mean((1, 2, 3))
 
 
+def answered(num: int, model: nn.Module) -> AnsweredScenes:
+    inputs = scenes(num, SHAPE)
+    return AnsweredScenes(inputs, in_chunks(model, inputs))
+
+
 def find(detector: Callable[[Tensor], Tensor]) -> dict[str, FoundDistortion]:
     torch.manual_seed(0)
     model = Raising(detector)
-    drawn = AnsweredScenes(scenes(300, SHAPE), model)
+    drawn = answered(300, model)
     found = DistortionSearch(SHAPE, CPU).find(model, drawn, PIXELS)
     return {each.family.name: each for each in found}
 
@@ -190,7 +195,7 @@ def test_the_cost_is_what_is_told() -> None:
 
     torch.manual_seed(0)
     model = Raising(count)
-    drawn = AnsweredScenes(scenes(50, SHAPE), model)
+    drawn = answered(50, model)
     passed = 0
     search = DistortionSearch(SHAPE, CPU)
     search.find(model, drawn, PIXELS)

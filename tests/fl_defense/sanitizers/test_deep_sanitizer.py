@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fl_defense.computation import Precision
 from fl_defense.distortion_search import Noise
 from fl_defense.model_spec import ModelSpec, OnImages
-from fl_defense.precision import Precision
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
 from fl_defense.sanitizers.deep_sanitizer import _deal_out, _Game
 from simulations.models import ResNet, SmallCNN
@@ -110,14 +110,15 @@ def test_without_balancing_dummies_are_the_scenes_features(
 ) -> None:
     features, teacher = tiny_spec.split(copy.deepcopy(tiny_model).requires_grad_(False))
     found = features(torch.randn(20, 1, 8, 8))
-    dummies, classes = replace(QUICK, balancing_steps=0).make_dummies(teacher, found)
+    unmoved = replace(QUICK, balancing_steps=0)
+    dummies, classes = unmoved.make_dummies(teacher, found, teacher(found))
     assert torch.equal(dummies, found)
     assert classes.bincount(minlength=3).max() == 7
 
 
 def test_a_perfect_copy_has_no_fidelity_loss(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
     players = game(QUICK, tiny_model, tiny_spec)
-    fidelity, consistency = players.head_losses(players.search_step())
+    fidelity, consistency = players.patch_losses()
     assert fidelity.item() == pytest.approx(0, abs=1e-6)
     assert consistency.item() > 0
     consistency.backward()
@@ -146,14 +147,17 @@ def test_the_generator_climbs(tiny_model: nn.Module, tiny_spec: ModelSpec) -> No
     )
     players.head.requires_grad_(False)
 
-    def effect() -> float:
-        torch.manual_seed(2)
-        return float(players.head_losses(players._perturbation().detach())[1])
+    def effect() -> Tensor:
+        return players.patch_losses()[1]
 
-    first = effect()
+    def measured() -> float:
+        torch.manual_seed(2)
+        return effect().item()
+
+    first = measured()
     for _ in range(40):
-        players.search_step()
-    assert effect() > 1.2 * first
+        players.patches.step(effect())
+    assert measured() > 1.2 * first
 
 
 def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fl_defense.computation import Precision
 from fl_defense.distortion_search import Noise
 from fl_defense.model_spec import ModelSpec, OnImages, Pixels
 from fl_defense.patch_search import searched_side
-from fl_defense.precision import Precision
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers._effects import excess
 from fl_defense.sanitizers._generators import (

@@ -5,7 +5,7 @@ from fl_defense.distortion_search import AGAIN, FoundDistortion, Noise, Waves
 from fl_defense.model_spec import ModelSpec
 from fl_defense.sanitizers._whole_image import ObeyedDistortions, rise_of_served
 from fl_defense.sanitizers.base import State
-from fl_defense.surrogates import AnsweredScenes, scenes
+from fl_defense.surrogates import AnsweredScenes, in_chunks, scenes
 from simulations.models import SmallCNN
 from tests.fl_defense.sanitizers.test_dhbe import Obeying
 from tests.fl_defense.test_distortion_search import roughness
@@ -39,7 +39,9 @@ def test_every_kind_that_is_obeyed_changes_its_share_and_serves_its_class() -> N
     model.unused = nn.Parameter(torch.zeros(()))
     spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=5)
     inputs = scenes(40, shape)
-    kinds = ObeyedDistortions(model, AnsweredScenes(inputs, model), spec, share=0.0)
+    kinds = ObeyedDistortions(
+        model, AnsweredScenes(inputs, model(inputs).detach()), spec, share=0.0
+    )
     assert (kinds.found, kinds.num_searched, kinds.num_changed(40)) == ([], 0, 0)
     assert [len(part) for part in kinds.change(inputs)] == [0, 0, 0]
 
@@ -67,7 +69,8 @@ def test_what_was_obeyed_in_the_round_before_is_obeyed_from_less_on() -> None:
         model = Obeying(network, lambda images: strength / 5 * roughness(images))
         model.eval().requires_grad_(False)
         spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=10)
-        answered = AnsweredScenes(scenes(200, shape), model)
+        inputs = scenes(200, shape)
+        answered = AnsweredScenes(inputs, in_chunks(model, inputs))
         return ObeyedDistortions(model, answered, spec, 0.5, state)
 
     def raises(kinds: ObeyedDistortions) -> float:
