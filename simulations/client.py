@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.computation import fastest_layout
 from fl_defense.sanitizers.base import seeded
 from simulations.data import ImageSource, Partition, load_data
 from simulations.data.partition import Indices
@@ -126,8 +127,7 @@ def _train(
     settings, pixels = scenario.training, scenario.data.pixels
     device = next(model.parameters()).device
     images, labels = images.to(device), labels.to(device)
-    # The layout that convolutions are fastest in, on GPUs and CPUs alike.
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=fastest_layout(model.eval(), images.shape[1:]))
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=settings.learning_rate,

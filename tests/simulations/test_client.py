@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
 from simulations.attacks import BadNets
 from simulations.client import train_client
 from simulations.data import Digits
-from simulations.models import SmallCNN
+from simulations.models import Factory, SmallCNN
 from simulations.scenario import Clients, InProcessEngine, Scenario, Training
 from simulations.server import initial_model
 
@@ -49,6 +50,26 @@ def test_training_moves_the_model_and_reports_its_size() -> None:
     assert metrics["train-loss"] > 0
     assert arrays.keys() == RECEIVED.keys()
     assert distance(arrays) > 0
+
+
+class Viewing(nn.Module):
+    """Flattens as tutorials do: `view` wants the values in torch's order."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(1024, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.after(self.before(images).relu().view(-1, 1024))
+        return logits
+
+
+def test_networks_that_view_feature_maps_are_trained_too() -> None:
+    network = Factory(path=f"{__name__}:Viewing")
+    scenario = SCENARIO.model_copy(update={"model": network})
+    received = initial_model(scenario.model_spec(), 0).state_dict()
+    arrays, _ = train_client(scenario, 0, server_round=1, received=received)
+    assert not equal(dict(arrays), received)
 
 
 def test_training_is_a_function_of_seed_partition_and_round() -> None:
