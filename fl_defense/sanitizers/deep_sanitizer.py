@@ -218,10 +218,12 @@ class DeepSanitizer:
         Raises:
             ValueError: if the patch is larger than the image, or the model cannot be cut.
         """
-        features, teacher = (part.eval() for part in spec.split(frozen_copy(suspect)))
+        frozen = frozen_copy(suspect)
+        computation = Computation(self.precision, frozen, spec.input_shape)
+        features, teacher = (computation.of(part.eval()) for part in spec.split(frozen))
         student = copy.deepcopy(suspect)
         _, head = spec.split(student)
-        game = _Game(self, spec, features, teacher, head, state)
+        game = _Game(self, spec, features, teacher, computation.of(head), state)
         head.train(self.head_batchnorm == "train")
         parameters = trainable(head)
         optimizer = torch.optim.Adam(parameters, self.head_lr)
@@ -272,10 +274,8 @@ class _Game:
         state: State | None,
     ) -> None:
         self.settings, self.pixels = settings, spec.pixels
-        whole = nn.Sequential(features, teacher)
-        computation = Computation(settings.precision, whole, spec.input_shape)
-        self.features, self.head = computation.of(features), computation.of(head)
-        suspect, teacher = computation.of(whole), computation.of(teacher)
+        self.features, self.head = features, head
+        suspect = nn.Sequential(features, teacher)
         self.device = next(head.parameters()).device
         channels = spec.input_shape[0]
         side = searched_side(settings.patch_size, spec.input_shape)
