@@ -1,5 +1,6 @@
 """How a defense computes a network's answers: in which numbers, and how images lie in memory."""
 
+import copy
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ def fastest_layout(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_for
     """Return how images should lie in memory for a model: channels last, or as torch has them.
 
     With the channels of a pixel side by side convolutions are fastest. Networks that `view` a
-    feature map as rows, as many tutorials do, cannot take that.
+    feature map or a kernel as rows, as many tutorials do, cannot take that.
 
     Args:
         model: in eval mode.
@@ -21,8 +22,9 @@ def fastest_layout(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_for
     """
     example = torch.zeros(2, *shape, device=next(model.parameters()).device)
     try:
-        model(example.to(memory_format=torch.channels_last))
-    except RuntimeError:
+        tried = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        tried(example.to(memory_format=torch.channels_last))
+    except Exception:  # noqa: BLE001 - anybody's network may raise anything
         return torch.contiguous_format
     return torch.channels_last
 
@@ -37,7 +39,8 @@ class Computation:
     """
 
     def __init__(self, precision: Precision, model: nn.Module, shape: tuple[int, int, int]) -> None:
-        self.precision, self.layout = precision, torch.contiguous_format
+        self.precision, self.shape = precision, shape
+        self.layout = torch.contiguous_format
         # On GPUs in float32 it was not measured.
         if precision == "bfloat16" or next(model.parameters()).device.type == "cpu":
             self.layout = fastest_layout(model, shape)
@@ -54,7 +57,7 @@ class Computation:
 
 
 class _Computed(nn.Module):
-    """Convolutions and linear layers in bfloat16, what needs the range or the digits in float32."""
+    """In bfloat16 only convolutions and linear layers; the rest needs float32's range or digits."""
 
     def __init__(self, network: nn.Module, computation: Computation) -> None:
         super().__init__()
@@ -62,7 +65,8 @@ class _Computed(nn.Module):
         self.training = network.training
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if inputs.ndim == 4:
+        # Images alone: feature maps lie as the part before has left them.
+        if inputs.shape[1:] == self.computation.shape:
             inputs = inputs.to(memory_format=self.computation.layout)
         if self.computation.precision == "float32":
             outputs: Tensor = self.network(inputs)

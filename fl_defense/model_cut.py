@@ -5,6 +5,7 @@ after every submodule that all of the network's information passes through.
 """
 
 import copy
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,9 +50,12 @@ def split_at(model: nn.Module, name: str) -> tuple[nn.Module, nn.Module]:
     # A copy, for the head may begin with an operation in place.
     right = {cut: head.call_method("clone", (head.placeholder("features"),))}
     for node in trace.graph.nodes:
-        part, copies = (features, left) if node in before else (head, right)
-        if node in before or node.op != "placeholder":
-            copies[node] = part.node_copy(node, copies.__getitem__)
+        if node in before:
+            left[node] = features.node_copy(node, left.__getitem__)
+        if _is_batch_size(node):
+            right[node] = head.call_method("size", (right[cut], 0))
+        elif node not in before and node.op != "placeholder":
+            right[node] = head.node_copy(node, right.__getitem__)
     features.output(left[cut])
     return _on_weights_of(model, trace, features), _on_weights_of(model, trace, head)
 
@@ -136,6 +140,7 @@ def _trace(model: nn.Module) -> _Trace:
             # A check of shapes, as in torchvision's ViT, passes nothing on.
             if node.target is torch._assert:
                 graph.erase_node(node)
+        _spell_batch_size_as_one(graph)
         graph.eliminate_dead_code()
         kept = set(graph.nodes)
         ends = {name: [n for n in nodes if n in kept] for name, nodes in tracer.ends.items()}
@@ -144,6 +149,29 @@ def _trace(model: nn.Module) -> _Trace:
         f"torch.fx cannot trace {type(model).__name__} ({reason}); keep decisions that depend on "
         "tensors out of its forward, or put them into submodules that forward calls one by one"
     )
+
+
+def _spell_batch_size_as_one(graph: fx.Graph) -> None:
+    """Write `images.shape[0]` and `images.size()[0]` as `images.size(0)`."""
+    for node in list(graph.nodes):
+        if node.target is not operator.getitem or node.args[1] != 0:
+            continue
+        asked = node.args[0]
+        of_method = asked.op == "call_method" and asked.target == "size" and len(asked.args) == 1
+        of_field = asked.target is getattr and asked.args[1] == "shape"
+        if (of_method or of_field) and asked.args[0].op == "placeholder":
+            with graph.inserting_before(node):
+                size = graph.call_method("size", (asked.args[0], 0))
+            node.replace_all_uses_with(size)
+            graph.erase_node(node)
+
+
+def _is_batch_size(node: fx.Node) -> bool:
+    """Tell whether a node asks the input for its number of images, which features tell as well."""
+    if node.op != "call_method" or node.target != "size" or node.args[1:] != (0,):
+        return False
+    asked = node.args[0]
+    return isinstance(asked, fx.Node) and asked.op == "placeholder"
 
 
 def _cuts(trace: _Trace) -> dict[str, fx.Node]:
@@ -160,9 +188,11 @@ def _cuts(trace: _Trace) -> dict[str, fx.Node]:
 def _everything_passes(trace: _Trace, cut: fx.Node) -> bool:
     """Tell whether the rest of the graph needs `cut` alone, and has weights."""
     before = _with_ancestors(cut)
-    after = [n for n in trace.graph.nodes if n not in before and n.op != "placeholder"]
-    outside = before | {n for n in trace.graph.nodes if n.op == "placeholder"}
-    crossing = {source for node in after for source in node.all_input_nodes} & outside
+    inputs = {n for n in trace.graph.nodes if n.op == "placeholder"}
+    sizes = {n for n in trace.graph.nodes if _is_batch_size(n)}
+    after = [n for n in trace.graph.nodes if n not in before | inputs | sizes]
+    needed = {source for node in after for source in node.all_input_nodes}
+    crossing = (needed & (before | inputs)) - sizes
     return crossing == {cut} and any(_num_weighted(trace, node) > 0 for node in after)
 
 

@@ -1,13 +1,18 @@
 """What a server may know of a model: its structure, its pixels, where to cut it; never data."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fl_defense.model_cut import default_cut, split_at
 from fl_defense.ranges import require_at_least
+
+SUMS_TO_ONE = 1e-4
+"""Distance from 1 within which answers that are not negative are taken for a softmax's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +123,13 @@ def try_model(spec: ModelSpec) -> nn.Module:
         The network, on the CPU and in eval mode.
 
     Raises:
-        ValueError: if it cannot be built, takes no images of this shape, or answers with anything
-            but one logit per class.
+        ValueError: if it cannot be built or copied, takes no images of this shape, or answers with
+            anything but one logit per class.
     """
     channels, height, width = spec.input_shape
     with torch.random.fork_rng(devices=[]):
         model = spec.build().eval()
+    _require_state(model)
     try:
         with torch.no_grad():
             logits = model(torch.zeros(1, channels, height, width))
@@ -138,7 +144,33 @@ def try_model(spec: ModelSpec) -> nn.Module:
             f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
             "choose a network that classifies"
         )
+    if logits.min() >= 0 and (logits.sum() - 1).abs() < SUMS_TO_ONE:
+        raise ValueError(
+            "must answer with logits, got shares that sum to 1 (a softmax?), on which distances "
+            "between answers say little; return what goes into it"
+        )
     return model
+
+
+def _require_state(model: nn.Module) -> None:
+    """Refuse a fresh network that cannot be sent or copied.
+
+    Raises:
+        ValueError: if a parameter has no shape yet, or copying fails.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            raise ValueError(
+                f"{name} has no shape before the first image (a lazy layer); pass one image "
+                "through the network where it is built, or give the layer its sizes"
+            )
+    try:
+        copy.deepcopy(model)
+    except Exception as error:  # anybody's network may raise anything
+        raise ValueError(
+            f"cannot be copied ({one_line(error)}); write it so that copy.deepcopy takes it, for "
+            "example with torch.nn.utils.parametrizations"
+        ) from error
 
 
 def one_line(error: Exception) -> str:

@@ -127,7 +127,8 @@ def _train(
     settings, pixels = scenario.training, scenario.data.pixels
     device = next(model.parameters()).device
     images, labels = images.to(device), labels.to(device)
-    model.to(memory_format=fastest_layout(model.eval(), images.shape[1:]))
+    layout = fastest_layout(model.eval(), images.shape[1:])
+    model.to(memory_format=layout)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=settings.learning_rate,
@@ -142,7 +143,8 @@ def _train(
         for batch in _batches(len(labels), settings.batch_size, draws):
             batch = batch.to(device)
             pictures = _augment(images[batch].float() / 255, settings, draws)
-            loss = functional.cross_entropy(model(pixels.normalize(pictures)), labels[batch])
+            inputs = pixels.normalize(pictures).to(memory_format=layout)
+            loss = functional.cross_entropy(model(inputs), labels[batch])
             objective = loss
             if proximal_mu > 0:
                 distance = sum(

@@ -190,7 +190,8 @@ def _import_factory(path: str) -> Callable[..., Any]:
         factory = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"cannot import {path!r} ({error}); write package.module:function"
+            f"cannot import {path!r} ({error}); write package.module:function, and put the folder "
+            "in which the package lies on PYTHONPATH if it is not installed"
         ) from error
     if not callable(factory):
         raise ValueError(f"{path!r} is not callable; name a function or class that returns a model")

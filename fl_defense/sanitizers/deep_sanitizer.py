@@ -11,10 +11,10 @@ fine-tuned on them. THE REST IS OUR RECONSTRUCTION, and results of this file are
 
 Our reconstruction:
   1. Dummies start from features of procedural scenes, those most familiar to the model's BatchNorm
-     statistics, and are dealt out evenly to the classes: each is moved by a few gradient steps
-     towards its class, under channel dropout, tied to where it started. They deliberately do not
-     converge: fully optimised dummies are unlike real features, and those of the target class
-     carry the trigger.
+     statistics, and are dealt out evenly to the classes: those that the suspect is not half sure of
+     are moved by a few gradient steps towards their class, under channel dropout, tied to where
+     they started. They deliberately do not converge: fully optimised dummies are unlike real
+     features, and those of the target class carry the trigger.
   2. A patch generator (DHBE's) searches the small patch that, pasted into scenes, moves the head's
      answer most. The patch passes through the extractor; the difference it makes to a scene's
      features is added to the dummies of all classes. Fine-tuning on dummies without it removes
@@ -94,7 +94,7 @@ class DeepSanitizer:
     scenes_per_kept: int = 4
     """Scenes made for each one kept; those most familiar to the model's BatchNorm are kept."""
     balancing_steps: int = 10
-    """Gradient steps that move each dummy towards its class; 0: scenes' features as they are."""
+    """Gradient steps that move unsure dummies to their class; 0: scenes' features as they are."""
     balancing_lr: float = 0.03
     """Adam's learning rate for the dummies."""
     anchor_weight: float = 0.02
@@ -191,7 +191,8 @@ class DeepSanitizer:
         """
         classes = _deal_out(answers.log_softmax(1))
         dummies, floor = features.clone(), features.min()
-        for some in _unsure(answers, classes).split(CHUNK):
+        unsure = _unsure(answers, classes)
+        for some in unsure.split(CHUNK) if len(unsure) > 0 else ():
             dummies[some] = self._move(teacher, features[some], classes[some], floor)
         return dummies, classes
 

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of more than 8 bits a pixel."""
+
 
 class DataError(ValueError):
     """A data set cannot be had; the message names the places looked at and the remedies."""
@@ -68,13 +71,19 @@ def read_pictures(
     samples: list[tuple[str, int]], size: int, channels: int
 ) -> tuple[Tensor, Tensor]:
     """Read picture files as uint8 (N, channels, size, size), with their labels (N,)."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     images = np.empty((len(samples), size, size, channels), np.uint8)
     for index, (path, _) in enumerate(samples):
         try:
             with Image.open(path) as picture:
-                converted = picture.convert("RGB" if channels == 3 else "L")
+                upright = ImageOps.exif_transpose(picture)
+                if upright.mode in DEEP_MODES:
+                    raise DataError(
+                        f"{path}: more than 8 bits a pixel (mode {upright.mode}), which Pillow "
+                        "would cut off; convert it to 8 bits"
+                    )
+                converted = upright.convert("RGB" if channels == 3 else "L")
                 if converted.size != (size, size):
                     converted = converted.resize((size, size), Image.Resampling.BILINEAR)
                 images[index] = np.asarray(converted).reshape(size, size, channels)

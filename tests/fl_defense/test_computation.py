@@ -65,6 +65,27 @@ def test_bfloat16_takes_and_gives_float32_and_is_nearly_the_same() -> None:
     assert torch.allclose(rough, exact, atol=0.02)
 
 
+class Turning(nn.Module):
+    """Its head wants the feature map as torch has it."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.contiguous()
+
+
+def test_only_images_are_laid_out_anew() -> None:
+    features = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), Turning())
+    head = nn.Sequential(nn.Unflatten(1, (4, 4)), nn.Flatten(3))
+    model = nn.Sequential(features, head).eval()
+    computation = Computation("float32", model, SHAPE)
+    assert computation.layout == torch.channels_last
+    seen = computation.of(features)(torch.randn(2, *SHAPE))
+    assert seen.is_contiguous()
+    kept: list[bool] = []
+    head.register_forward_pre_hook(lambda _, given: kept.append(given[0].is_contiguous()))
+    computation.of(head)(seen)
+    assert kept == [True]
+
+
 def test_parts_that_take_rows_are_computed_too() -> None:
     model = network()
     head = Computation("bfloat16", model, SHAPE).of(model[-1])

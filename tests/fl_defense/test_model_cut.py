@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torchvision
@@ -63,6 +65,56 @@ def test_a_cut_that_a_shortcut_passes_is_refused_with_those_that_work() -> None:
     assert "possible: conv1, bn1, relu, maxpool, layer1.0, layer1, layer2.0, layer2," in str(
         error.value
     )
+
+
+class SizedByImages(nn.Module):
+    """Flattens by the number of images, which it asks the images for, as tutorials do."""
+
+    def __init__(self, spelling: Callable[[Tensor], int]) -> None:
+        super().__init__()
+        self.spelling = spelling
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.fc1, self.fc2 = nn.Linear(256, 16), nn.Linear(16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        num = self.spelling(images)
+        features = self.conv2(self.conv1(images).relu()).relu()
+        logits: Tensor = self.fc2(self.fc1(features.view(num, -1)).relu())
+        return logits
+
+
+def unpacked(images: Tensor) -> int:
+    num, _, _, _ = images.shape
+    return num
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda images: images.size(0),
+        lambda images: images.shape[0],
+        lambda images: images.size()[0],
+        unpacked,
+    ],
+    ids=["size(0)", "shape[0]", "size()[0]", "unpacked"],
+)
+def test_the_number_of_images_passes_around_no_cut(spelling: Callable[[Tensor], int]) -> None:
+    torch.manual_seed(0)
+    model, images = SizedByImages(spelling).eval(), torch.randn(5, 1, 8, 8)
+    assert possible_cuts(model) == ["conv1", "conv2", "fc1"]
+    assert default_cut(model) == "conv2"
+    for name in possible_cuts(model):
+        features, head = split_at(model, name)
+        assert torch.allclose(head(features(images)), model(images), atol=1e-6)
+
+
+class AddsTheImages(SizedByImages):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + images.shape[1] * images.mean()
+
+
+def test_other_news_of_the_images_still_bars_a_cut() -> None:
+    assert possible_cuts(AddsTheImages(lambda images: images.size(0))) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.model_spec import ModelSpec, OnImages, Pixels, try_model
 
 
 def test_normalize_is_per_channel_and_denormalize_undoes_it() -> None:
@@ -70,3 +70,33 @@ def test_the_spec_cuts_where_it_is_told() -> None:
     assert len(list(default_head.parameters())) == 2
     _, head = replace(spec, inspect_at="1").split(model)
     assert len(list(head.parameters())) == 4
+
+
+class Unique(nn.Linear):
+    def __deepcopy__(self, memo: object) -> nn.Module:
+        raise TypeError("there is one")
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (nn.Sequential(nn.Linear(64, 3), nn.Softmax(1)), "must answer with logits"),
+        (nn.LazyLinear(3), "1.weight has no shape before the first image"),
+        (Unique(64, 3), "cannot be copied .TypeError: there is one"),
+    ],
+    ids=["softmax", "lazy", "unique"],
+)
+def test_networks_that_no_defense_can_work_on_are_refused(last: nn.Module, message: str) -> None:
+    spec = ModelSpec(
+        build=lambda: nn.Sequential(nn.Flatten(), last), input_shape=(1, 8, 8), num_classes=3
+    )
+    with pytest.raises(ValueError, match=message):
+        try_model(spec)
+
+
+def test_log_softmax_is_as_good_as_logits() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.LogSoftmax(1))
+
+    spec = ModelSpec(build=build, input_shape=(1, 8, 8), num_classes=3)
+    assert try_model(spec)(torch.zeros(1, 1, 8, 8)).shape == (1, 3)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from simulations.attacks import BadNets
 from simulations.client import train_client
@@ -64,9 +65,24 @@ class Viewing(nn.Module):
         return logits
 
 
-def test_networks_that_view_feature_maps_are_trained_too() -> None:
-    network = Factory(path=f"{__name__}:Viewing")
-    scenario = SCENARIO.model_copy(update={"model": network})
+class ViewingKernels(Viewing):
+    """Standardises its kernels, which it views as rows."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        kernels = self.before.weight
+        rows = kernels.view(len(kernels), -1)
+        standard = (rows - rows.mean(1, keepdim=True)).view_as(kernels)
+        features = functional.conv2d(images, standard, padding=1)
+        logits: torch.Tensor = self.after(features.flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop"])
+@pytest.mark.parametrize("name", ["Viewing", "ViewingKernels"])
+def test_networks_that_view_maps_or_kernels_are_trained_too(name: str, augmentation: str) -> None:
+    network = Factory(path=f"{__name__}:{name}")
+    training = SCENARIO.training.model_copy(update={"augmentation": augmentation})
+    scenario = SCENARIO.model_copy(update={"model": network, "training": training})
     received = initial_model(scenario.model_spec(), 0).state_dict()
     arrays, _ = train_client(scenario, 0, server_round=1, received=received)
     assert not equal(dict(arrays), received)

@@ -116,6 +116,18 @@ def test_without_balancing_dummies_are_the_scenes_features(
     assert classes.bincount(minlength=3).max() == 7
 
 
+def test_sure_dummies_stay_where_they_are(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    features, teacher = tiny_spec.split(copy.deepcopy(tiny_model).requires_grad_(False))
+    found = features(torch.randn(9, 1, 8, 8))
+    answers = 9.0 * torch.eye(3).repeat(3, 1)
+    dummies, classes = QUICK.make_dummies(teacher, found, answers)
+    assert torch.equal(dummies, found)
+    assert torch.equal(classes, answers.argmax(1))
+    answers[4] = 0.0
+    moved = (QUICK.make_dummies(teacher, found, answers)[0] != found).flatten(1).any(1)
+    assert moved.nonzero()[:, 0].tolist() == [4]
+
+
 def test_a_perfect_copy_has_no_fidelity_loss(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
     players = game(QUICK, tiny_model, tiny_spec)
     fidelity, consistency = players.patch_losses()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from simulations.data import (
     CIFAR10,
@@ -138,12 +138,27 @@ def test_image_folder_reads_resizes_and_counts_classes(tmp_path: Path) -> None:
     assert ImageFolder(root=str(tmp_path), size=16, channels=1).load().test_images.shape[1] == 1
 
 
+def test_pictures_stand_upright_as_their_camera_held_them(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    picture, turned = Image.new("L", (16, 16)), Image.Exif()
+    picture.putpixel((0, 0), 255)
+    turned[ExifTags.Base.Orientation] = 3  # upside down
+    for file in (tmp_path / "test").glob("*/*.png"):
+        picture.save(file, exif=turned)
+    images = ImageFolder(root=str(tmp_path), size=16, channels=1).load().test_images
+    assert images.flatten(1).argmax(1).eq(16 * 16 - 1).all()
+
+
 def test_image_folder_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train: no such folder"):
         _ = ImageFolder(root=str(tmp_path / "none")).num_classes
     write_folder(tmp_path)
     (tmp_path / "train" / "cat" / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"broken\.png: not a readable picture"):
+        ImageFolder(root=str(tmp_path)).load()
+    (tmp_path / "train" / "cat" / "broken.png").unlink()
+    Image.new("I;16", (16, 16), 40_000).save(tmp_path / "train" / "cat" / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png: more than 8 bits a pixel"):
         ImageFolder(root=str(tmp_path)).load()
     (tmp_path / "test" / "cow").mkdir()
     with pytest.raises(DataError, match="must hold the same classes"):
