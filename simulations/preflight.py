@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
 
-from fl_defense.model_spec import try_model
+from fl_defense.model_spec import ModelSpec, one_line, try_model
 from fl_defense.sanitizers import check_sanitizer
 from simulations.client import deal_out, pick_device
 from simulations.data import ImageData, load_data
@@ -74,3 +75,20 @@ def _check_defense(scenario: Scenario) -> None:
             scenario.repair.inspection.check(model, spec)
         except ValueError as error:
             raise ConfigError([f"repair.inspection: {error}"]) from error
+    _check_training(model, spec)
+
+
+def _check_training(model: nn.Module, spec: ModelSpec) -> None:
+    """Refuse a network that answers otherwise in training than clients can learn from."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = model.train()(torch.zeros(2, *spec.input_shape))
+    except Exception as error:  # anybody's network may raise anything
+        raise ConfigError([f"model: fails in training mode ({one_line(error)})"]) from error
+    if not isinstance(logits, Tensor):
+        raise ConfigError(
+            [
+                f"model: must answer with logits in training, too, got {type(logits).__name__}; "
+                "switch its auxiliary outputs off"
+            ]
+        )

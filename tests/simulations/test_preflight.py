@@ -40,6 +40,23 @@ class Uncuttable(nn.Module):
         return mean[:, None] * (self.weight if mean.sum() > 0 else -self.weight)
 
 
+class Auxiliary(nn.Module):
+    """Answers twice in training, as GoogLeNet does; with `fails`, not at all."""
+
+    def __init__(self, num_classes: int, fails: bool = False) -> None:
+        super().__init__()
+        self.network, self.fails = SmallCNN(width=4).build((1, 16, 16), num_classes), fails
+
+    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits: Tensor = self.network(inputs)
+        if not self.training:
+            return logits
+        if self.fails:
+            raise RuntimeError("not in training")
+        return logits, logits
+
+
+AUXILIARY = "tests.simulations.test_preflight:Auxiliary"
 UNCUTTABLE = Factory(path="tests.simulations.test_preflight:Uncuttable")
 
 
@@ -67,6 +84,9 @@ def test_a_good_scenario_is_taken_and_leaves_the_global_random_state_alone() -> 
          f"model: {RESNET} cannot be called with num_classes=10 and arguments {{'wdth': 3}} (TypeError: "),
         (Factory(path="torch.nn:Identity"),
          "model: must answer one image with logits of shape (1, 10), got (1, 1, 16, 16)"),
+        (Factory(path=AUXILIARY), "model: must answer with logits in training, too, got tuple"),
+        (Factory(path=AUXILIARY, arguments={"fails": True}),
+         "model: fails in training mode (RuntimeError: not in training)"),
     ],
 )  # fmt: skip
 def test_a_model_that_does_not_fit_the_images_is_refused(model: Factory, fault: str) -> None:
