@@ -168,7 +168,7 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("data: {name: image-folder}", "data.root: is missing; add it"),
         ("data: {name: image-folder, root: /nowhere}", "data: /nowhere/train: no such folder; image-folder needs /nowhere/train and /nowhere/test with one folder per class"),
         ("model: {name: resnet, depth: 12}", "model.depth: input should be 10 or 18, got 12"),
-        ("model: {name: 'nowhere:net'}", "model: cannot import 'nowhere:net' (No module named 'nowhere'); write package.module:function"),
+        ("model: {name: 'nowhere:net'}", "model: cannot import 'nowhere:net' (No module named 'nowhere'); write package.module:function, and put the folder in which the package lies on PYTHONPATH if it is not installed"),
         ("attack: {name: badnets, malicious: 0.01}", "attack.malicious: 0.01 of 10 clients makes nobody malicious; choose at least one and not all, or attack name none"),
         ("attack: {name: badnets, malicious: 0.99}", "attack.malicious: 0.99 of 10 clients makes everybody malicious; choose at least one and not all, or attack name none"),
         ("backdoor: {target: 10}", "backdoor.target: must be a class in 0..9, got 10; choose one of the data set's classes"),

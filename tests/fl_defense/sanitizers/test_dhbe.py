@@ -113,7 +113,7 @@ def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients
 def test_losses_are_mean_absolute_differences_of_logits() -> None:
     players = game(replace(GENERATOR, consistency="absolute"))
     with torch.no_grad():
-        players.student[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
+        players.student.network[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
         fidelity, consistency, _ = players.student_losses()
         torch.manual_seed(3)
         loss = players.patch_loss()
@@ -372,7 +372,7 @@ def test_a_kind_of_distortion_that_the_teacher_obeys_is_unlearned_and_no_other()
     assert ((distorted - inputs[of]).abs().amax((1, 2, 3)) > 1e-3).all()
     assert players.student_losses()[2] > 0.02
     with torch.no_grad():
-        players.student.obedience.zero_()  # type: ignore[union-attr,operator]
+        players.student.network.obedience.zero_()  # type: ignore[union-attr,operator]
     assert players.student_losses()[2] < 0.01
 
 
