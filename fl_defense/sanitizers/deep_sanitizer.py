@@ -236,6 +236,7 @@ class DeepSanitizer:
             distortion = game.distortion_loss()
             optimizer.zero_grad(set_to_none=True)
             loss = fidelity + self.consistency_weight * consistency
+            # Its backward pass is the head's as well.
             game.patches.step(loss + self.distortion_weight * distortion)
             optimizer.step()
             schedule.step()
