@@ -223,14 +223,21 @@ def _stroke(num: int, shape: tuple[int, int, int], generator: torch.Generator | 
     time = torch.linspace(0, 1, POINTS_PER_STROKE)[None, :, None]
     curve = (1 - time).square() * start + 2 * time * (1 - time) * bend + time.square() * end
     thickness = 0.03 + 0.07 * _uniform(generator, num, 1, 1)
+    # A few hundred at a time: the processor's cache holds them while a point follows the other.
+    nearest = torch.cat([_squared_distance(some, height, width) for some in curve.split(CHUNK)])
+    soft: Tensor = (thickness - nearest.sqrt()) * max(height, width) + 0.5
+    return soft.clamp(0, 1)[:, None]
+
+
+def _squared_distance(curve: Tensor, height: int, width: int) -> Tensor:
+    """Return how far each pixel is from the nearest of a curve's points (num, P, 2), squared."""
     rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
-    nearest = torch.full((num, height, width), math.inf)
+    nearest = torch.full((len(curve), height, width), math.inf)
     for point in curve.unbind(1):
         squared = (rows - point[:, 0, None, None]).square()
         squared = squared + (columns - point[:, 1, None, None]).square()
         nearest = torch.minimum(nearest, squared)
-    soft: Tensor = (thickness - nearest.sqrt()) * max(height, width) + 0.5
-    return soft.clamp(0, 1)[:, None]
+    return nearest
 
 
 def _uniform(generator: torch.Generator | None, *size: int) -> Tensor:

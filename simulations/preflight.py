@@ -1,6 +1,7 @@
 """What can be found wrong with a scenario only by trying it: its data, its model, its defense."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +27,22 @@ def check_scenario(scenario: Scenario) -> ImageData:
     """
     if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
         raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
-    try:
+    with _at("data"):
         data = load_data(scenario.data)
-    except ValueError as error:
-        raise ConfigError([f"data: {error}"]) from error
-    try:
+    with _at("partition"):
         parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
-    except ValueError as error:
-        raise ConfigError([f"partition: {error}"]) from error
     _check_backdoors(scenario, data, parts)
     _check_defense(scenario)
     return data
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Say of a fault where in the scenario it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError([f"{place}: {error}"]) from error
 
 
 def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indices]) -> None:
@@ -62,19 +68,13 @@ def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indice
 def _check_defense(scenario: Scenario) -> None:
     """Refuse a model that does not fit the images, and a defense that could not repair it."""
     spec = scenario.model_spec()
-    try:
+    with _at("model"):
         model = try_model(spec)
-    except ValueError as error:
-        raise ConfigError([f"model: {error}"]) from error
-    try:
+    with _at("defense"):
         check_sanitizer(scenario.defense, model, spec)
-    except ValueError as error:
-        raise ConfigError([f"defense: {error}"]) from error
     if scenario.repair.schedule.on_suspicion is not None:
-        try:
+        with _at("repair.inspection"):
             scenario.repair.inspection.check(model, spec)
-        except ValueError as error:
-            raise ConfigError([f"repair.inspection: {error}"]) from error
     _check_training(model, spec)
 
 

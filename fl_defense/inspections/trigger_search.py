@@ -27,7 +27,12 @@ from fl_defense.distortion_search import DistortionSearch, FoundDistortion
 from fl_defense.model_spec import ModelSpec
 from fl_defense.patch_search import PatchSearch, leads, searched_side, trial_on
 from fl_defense.ranges import require_at_least, require_declared
-from fl_defense.sanitizers.base import State, frozen_copy, seeded
+from fl_defense.sanitizers.base import (
+    State,
+    frozen_copy,
+    require_image_gradient,
+    seeded,
+)
 from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
 
 PATCH_BAR = 3.0
@@ -94,13 +99,13 @@ class TriggerSearch:
         require_at_least(self, patch_size=3, num_scenes=1, scenes_per_kept=1, steps=0, batch_size=1)
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse images that are too small.
+        """Refuse images that are too small, and networks that gradients do not pass.
 
         Raises:
-            ValueError: if the patch is larger than the image.
+            ValueError: if the patch is larger than the image, or no gradient comes back to images.
         """
-        del model
         searched_side(self.patch_size, spec.input_shape)
+        require_image_gradient(model, spec.input_shape)
 
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
@@ -117,10 +122,10 @@ class TriggerSearch:
             ValueError: if the patch is larger than the image, or an answer is not finite.
         """
         del state
-        self.check(model, spec)
+        suspect = frozen_copy(model)
+        self.check(suspect, spec)
         device = next(model.parameters()).device
         with seeded(seed, device):
-            suspect = frozen_copy(model)
             computation = Computation("float32", suspect, spec.input_shape)
             return self._search(computation.of(suspect), spec, device)
 

@@ -178,6 +178,30 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return found
 
 
+def require_image_gradient(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Refuse a network that passes no gradient back to its images: triggers are searched by it.
+
+    Args:
+        model: in eval mode.
+        shape: (C, H, W) of an image.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    device = next(model.parameters()).device
+    with torch.enable_grad():
+        image = torch.zeros(1, *shape, device=device, requires_grad=True)
+        answer = model(image).sum()
+        # Nothing at all, or weights alone, may be what the answer has a gradient of.
+        passes = answer.requires_grad
+        passes = passes and torch.autograd.grad(answer, image, allow_unused=True)[0] is not None
+    if not passes:
+        raise ValueError(
+            "the model passes no gradient back to its images (torch.no_grad() or detach() in its "
+            "forward?), along which triggers are searched; freeze layers by requires_grad_(False)"
+        )
+
+
 def require_gradients(parameters: list[nn.Parameter], required: bool) -> None:
     """Have gradients computed for these parameters, or not."""
     for parameter in parameters:

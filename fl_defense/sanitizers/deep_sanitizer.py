@@ -63,6 +63,7 @@ from fl_defense.sanitizers.base import (
     Sanitized,
     State,
     frozen_copy,
+    require_image_gradient,
     trainable,
 )
 from fl_defense.surrogates import CHUNK, AnsweredScenes, Scenes, draw_familiar, in_chunks
@@ -71,8 +72,10 @@ HALF_SURE = math.log(2)
 """Cross-entropy below which a class has at least half the posterior."""
 HALVES_PER_DUMMY = 3
 """Extractor once, suspect's head before and after balancing."""
-HALVES_PER_STEP = 8
-"""Extractor forward and back; head forward and back, for activations and weights, twice."""
+HALVES_PER_PATCHED = 2
+"""Extractor forward and back."""
+HALVES_PER_STEP = 6
+"""Of a dummy: head forward and back, for activations and weights, twice."""
 HALVES_PER_CHANGED = 6
 """Extractor and head forward, with the change and without; back for activations and weights."""
 
@@ -93,9 +96,9 @@ class DeepSanitizer:
     """Dummy features, evenly over the classes."""
     scenes_per_kept: int = 4
     """Scenes made for each one kept; those most familiar to the model's BatchNorm are kept."""
-    balancing_steps: int = 10
+    balancing_steps: int = 5
     """Gradient steps that move unsure dummies to their class; 0: scenes' features as they are."""
-    balancing_lr: float = 0.03
+    balancing_lr: float = 0.06
     """Adam's learning rate for the dummies."""
     anchor_weight: float = 0.02
     """Weight of a dummy's squared distance from where it started, against its cross-entropy."""
@@ -117,7 +120,9 @@ class DeepSanitizer:
     """
     patch_location: Literal["per-image", "shared"] = "per-image"
     """Place the patch anew on each scene, or once per batch."""
-    generator_lr: float = 1e-2
+    dummies_per_patch: int = 2
+    """Dummies of a step that share a patched scene: a patch passes through the extractor once."""
+    generator_lr: float = 1.5e-2
     """Adam's learning rate for the patch generator."""
     latent_size: int = 64
     """Length of the patch generator's random input."""
@@ -135,12 +140,18 @@ class DeepSanitizer:
         require_declared(self)
         require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
         require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
+        require_at_least(self, dummies_per_patch=1)
         require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)
         require_share(self, "distorted_share")
         require_positive(self, "balancing_lr", "head_lr", "generator_lr")
         dropout, size = self.channel_dropout, self.patch_size
         require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
         require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
+
+    @property
+    def num_patched(self) -> int:
+        """Patched scenes per step."""
+        return -(-self.batch_size // self.dummies_per_patch)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -158,15 +169,17 @@ class DeepSanitizer:
         return {"per-round": cls.per_round(), "thorough": cls.thorough()}
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse images that are too small, and networks without a head to train.
+        """Refuse images that are too small, and networks that gradients do not pass or change.
 
         Raises:
-            ValueError: if the patch is larger than the image, the model cannot be cut, or no
-                parameter of its head may be trained.
+            ValueError: if the patch is larger than the image, the model cannot be cut, no gradient
+                comes back to images, or no parameter of the head may be trained.
         """
         searched_side(self.patch_size, spec.input_shape)
-        _, head = spec.split(model)
+        features, head = spec.split(model)
         trainable(head)
+        # Not of the model: what is cut has lost the model's own torch.no_grad().
+        require_image_gradient(nn.Sequential(features, head), spec.input_shape)
 
     def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
@@ -254,6 +267,7 @@ class DeepSanitizer:
         familiar = self.num_dummies * self.scenes_per_kept
         num_moved = len(_unsure(game.scenes.answers, game.classes))
         halves = self.num_dummies * HALVES_PER_DUMMY + 2 * self.balancing_steps * num_moved
+        halves += self.steps * self.num_patched * HALVES_PER_PATCHED
         halves += self.steps * self.batch_size * HALVES_PER_STEP
         changed = game.distortions.num_changed(self.batch_size)
         halves += self.steps * changed * HALVES_PER_CHANGED
@@ -301,12 +315,13 @@ class _Game:
         One pass serves both players: the gradient of the second loss is turned round on its way to
         the generator, which moves the answers that the head holds still.
         """
-        chosen = self._draw(self.dummies)
+        chosen = self._draw(self.dummies, self.settings.batch_size)
         dummies = self.dummies[chosen]
         logits = self.head(dummies)
         perturbation = self._perturbation()
         perturbation.register_hook(torch.neg)
-        moved = self.head(self._perturbed(dummies, perturbation)) - logits.detach()
+        shared = torch.cat([perturbation] * self.settings.dummies_per_patch)[: len(dummies)]
+        moved = self.head(self._perturbed(dummies, shared)) - logits.detach()
         return (logits - self.answers[chosen]).abs().mean(), raised(moved)
 
     def distortion_loss(self) -> Tensor:
@@ -336,7 +351,7 @@ class _Game:
 
     def _perturbation(self) -> Tensor:
         """Return what patches do to the features of scenes."""
-        chosen = self._draw(self.inputs)
+        chosen = self._draw(self.inputs, self.settings.num_patched)
         patches = self.patches.network.sample(len(chosen))
         shared = self.settings.patch_location == "shared"
         inputs = add_patches(self.inputs[chosen], patches, self.pixels, shared=shared)
@@ -346,8 +361,8 @@ class _Game:
     def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:
         return (dummies + perturbation).clamp(min=self.floor)
 
-    def _draw(self, pool: Tensor) -> Tensor:
-        return torch.randint(len(pool), (self.settings.batch_size,), device=self.device)
+    def _draw(self, pool: Tensor, num: int) -> Tensor:
+        return torch.randint(len(pool), (num,), device=self.device)
 
 
 def _unsure(answers: Tensor, classes: Tensor) -> Tensor:

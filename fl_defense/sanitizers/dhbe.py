@@ -71,6 +71,7 @@ from fl_defense.sanitizers.base import (
     State,
     frozen_copy,
     require_gradients,
+    require_image_gradient,
     trainable,
 )
 from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
@@ -215,13 +216,15 @@ class DHBE:
         }
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse images that are too small, and networks that are frozen altogether.
+        """Refuse images that are too small, and networks that gradients do not pass or change.
 
         Raises:
-            ValueError: if the patch is larger than the image, or no parameter may be trained.
+            ValueError: if the patch is larger than the image, no gradient comes back to images, or
+                no parameter may be trained.
         """
         trainable(model)
         searched_side(self.patch_size, spec.input_shape)
+        require_image_gradient(model, spec.input_shape)
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None

@@ -51,6 +51,13 @@ def test_a_trigger_over_the_whole_image_is_found_too() -> None:
     assert without.kind == "patch"
 
 
+def test_a_network_that_gradients_do_not_pass_is_refused(tiny_spec: ModelSpec) -> None:
+    model = tiny_spec.build().eval()
+    model[0].register_forward_hook(lambda _module, _inputs, output: output.detach())
+    with pytest.raises(ValueError, match="passes no gradient back to its images"):
+        QUICK.check(model, tiny_spec)
+
+
 def test_inspection_is_reproducible_and_leaves_everything_as_it_is(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:

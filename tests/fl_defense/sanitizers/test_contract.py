@@ -2,12 +2,12 @@
 
 import copy
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fl_defense import sanitizers, surrogates
 from fl_defense.model_spec import ModelSpec
@@ -147,6 +147,22 @@ def test_frozen_layers_stay_and_a_frozen_model_is_refused(name: str, tiny_spec: 
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         check_sanitizer(sanitizer, model, tiny_spec)
+
+
+class Detached(nn.Sequential):
+    """Frozen by cutting the gradient off, not by `requires_grad_(False)`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        return self[1](self[0](images).detach())
+
+
+@pytest.mark.parametrize("name", ["dhbe", "deep-sanitizer"])
+def test_a_network_that_gradients_do_not_pass_is_refused(name: str, tiny_spec: ModelSpec) -> None:
+    *features, last = tiny_spec.build().children()
+    model = Detached(nn.Sequential(*features), last).eval()
+    with pytest.raises(ValueError, match="passes no gradient back to its images"):
+        check_sanitizer(QUICK[name], model, replace(tiny_spec, inspect_at="0"))
 
 
 @every_sanitizer

@@ -145,12 +145,24 @@ def test_patches_move_features_by_what_the_extractor_makes_of_them(
     torch.manual_seed(5)
     perturbation = players._perturbation()
     torch.manual_seed(5)
-    chosen = players._draw(players.inputs)
+    chosen = players._draw(players.inputs, QUICK.num_patched)
     patched = players.features(players.inputs[chosen]) + perturbation
     assert torch.allclose(
         players._perturbed(players.clean[chosen], perturbation), patched, atol=1e-5
     )
     assert perturbation.abs().max() > 0
+
+
+def test_dummies_share_patched_scenes(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    settings = replace(QUICK, batch_size=7, dummies_per_patch=3)
+    players = game(settings, tiny_model, tiny_spec)
+    passed: list[int] = []
+    players.features.register_forward_hook(
+        lambda _module, _inputs, output: passed.append(len(output))
+    )
+    _, consistency = players.patch_losses()
+    assert passed == [3]
+    assert consistency.item() > 0
 
 
 def test_the_generator_climbs(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
@@ -193,6 +205,7 @@ def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: Mode
         ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, got float16"),
         ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
+        ({"dummies_per_patch": 0}, "dummies_per_patch must be at least 1, got 0"),
     ],
 )
 def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -234,9 +247,9 @@ def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backd
     accuracy, success, robust = blended.measure(repaired.deployed(blended.spec))
     assert repaired.details["noise_raise"] > Noise.bar
     assert before[1] > 0.9
-    # Measured with seeds 0 to 3: 0.20 to 0.31, accuracy 0.86 to 0.92, robust 0.47 to 0.57: noise hides
-    # much of digits of 16x16 pixels. Seed 0 has 0.30, 0.92 and 0.57.
-    assert success < 0.4
+    # Six seeds leave 0.15 to 0.35 with robust accuracy 0.50 to 0.60, seed 0 0.24 with 0.58: noise
+    # hides much of digits of 16x16 pixels.
+    assert success < 0.3
     assert accuracy > before[0] - 0.12
     assert robust > 0.5
 
