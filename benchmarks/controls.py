@@ -12,8 +12,9 @@ from fl_defense.inspections import FreeEagle
 from fl_defense.model_spec import ModelSpec
 from fl_defense.pictures import fit
 from fl_defense.sanitizers import BCU, DHBE, DeepSanitizer, Sanitized, Sanitizer
+from fl_defense.sanitizers._dummies import Dummies
 from fl_defense.sanitizers.base import State
-from fl_defense.surrogates import most_familiar, scenes
+from fl_defense.surrogates import in_chunks, most_familiar, scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,35 +100,31 @@ class OracleFeatures(DeepSanitizer):
         chosen = torch.randperm(len(self.images))[: self.num_dummies]
         return spec.pixels.normalize(self.images[chosen].float().to(device) / 255)
 
-    def make_dummies(
-        self, teacher: nn.Module, features: Tensor, answers: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def make_dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
         """Return their features as they are."""
         del teacher
-        return features, answers.argmax(1)
+        return Dummies(features=features, classes=answers.argmax(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFeatures(DeepSanitizer):
     """DeepSanitizer on half-normal noise of the features' mean square per channel."""
 
-    def make_dummies(
-        self, teacher: nn.Module, features: Tensor, answers: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def make_dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
         """Return noise."""
         del answers
         others = [0, *range(2, features.ndim)]
         noise = torch.randn_like(features).abs() * features.square().mean(others, True).sqrt()
-        return noise, torch.cat([teacher(part) for part in noise.split(256)]).argmax(1)
+        return Dummies(features=noise, classes=in_chunks(teacher, noise).argmax(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreeEagleDummies(DeepSanitizer):
     """DeepSanitizer on dummies that were optimised until they converged, as FreeEagle's are."""
 
-    def make_dummies(
-        self, teacher: nn.Module, features: Tensor, answers: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    converging_steps: ClassVar[int] = 300
+
+    def make_dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
         """Return converged dummies, evenly over the classes, each from its own start."""
         num_classes = answers.shape[1]
         classes = torch.arange(len(features), device=features.device) % num_classes
@@ -135,14 +132,15 @@ class FreeEagleDummies(DeepSanitizer):
         for labels in classes.split(256):
             moved = torch.rand(len(labels), *features.shape[1:]).to(features).requires_grad_(True)
             optimizer = torch.optim.Adam([moved], 1e-2, weight_decay=5e-3)
-            for _ in range(300):
+            for _ in range(self.converging_steps):
                 loss = functional.cross_entropy(teacher(moved), labels, reduction="sum")
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 moved.data.clamp_(min=0)
             dummies.append(moved.detach())
-        return torch.cat(dummies), classes
+        num_steps = self.converging_steps * len(features)
+        return Dummies(features=torch.cat(dummies), classes=classes, num_steps=num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

