@@ -87,8 +87,25 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, distortions not searched": DHBE(distorted_share=0.0),
     "dhbe, distortion weight 0.5": DHBE(distortion_weight=0.5),
     "dhbe, distortion weight 2": DHBE(distortion_weight=2.0),
+    "deep-sanitizer, 75 steps": DeepSanitizer(steps=75),
+    "deep-sanitizer, 48 dummies a step": DeepSanitizer(batch_size=48),
+    "deep-sanitizer, 1000 dummies": DeepSanitizer(num_dummies=1000),
+    "deep-sanitizer, any scene": DeepSanitizer(scenes_per_kept=1),
+    "deep-sanitizer, balanced in 10 steps": DeepSanitizer(balancing_steps=10, balancing_lr=0.03),
+    "deep-sanitizer, a patched scene per dummy": DeepSanitizer(dummies_per_patch=1),
+    "deep-sanitizer, a patched scene per 4 dummies": DeepSanitizer(dummies_per_patch=4),
+    "deep-sanitizer, generator lr 1e-2": DeepSanitizer(generator_lr=1e-2),
+    "deep-sanitizer, head lr 2e-3": DeepSanitizer(head_lr=2e-3),
+    "deep-sanitizer, head lr 4e-3": DeepSanitizer(head_lr=4e-3),
+    "deep-sanitizer, weight 1.5": DeepSanitizer(consistency_weight=1.5),
+    "deep-sanitizer, distortion weight 1": DeepSanitizer(distortion_weight=1.0),
 }
-"""A preset with one lever moved, for the sweep behind docs/methods.md."""
+"""A preset with one lever moved, for the sweeps behind docs/methods.md."""
+LEVER_GROUPS = {
+    f"{method} levers": [name for name in LEVERS if name.startswith(method)]
+    for method in ("dhbe", "deep-sanitizer")
+}
+"""The levers of one method, by what asks for all of them."""
 SMALL: dict[str, Any] = {
     "data": ["fashion-mnist", "cifar10", "gtsrb"],
     "triggers": ["patch", "blended", "sinusoid", "warped", "clean"],
@@ -119,11 +136,7 @@ def main() -> None:
     if arguments.out.exists():
         rows = json.loads(arguments.out.read_text(encoding="utf-8"))
     known = SANITIZERS | LEVERS
-    names = [
-        name
-        for asked in arguments.sanitizers
-        for name in (LEVERS if asked == "levers" else [asked])
-    ]
+    names = [name for asked in arguments.sanitizers for name in LEVER_GROUPS.get(asked, [asked])]
     farm = Farm(
         arguments.cache,
         dict(arguments.root),
@@ -296,7 +309,7 @@ def parse() -> argparse.Namespace:
     grids.add_argument("--full", action="store_true", help="for a GPU: resnet-18, all images")
     parser.add_argument("--data", nargs="+", choices=["digits", *SMALL["data"]])
     parser.add_argument("--triggers", nargs="+", choices=[*TRIGGERS, "clean"])
-    parser.add_argument("--sanitizers", nargs="+", choices=[*SANITIZERS, *LEVERS, "levers"])
+    parser.add_argument("--sanitizers", nargs="+", choices=[*SANITIZERS, *LEVERS, *LEVER_GROUPS])
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--model", choices=MODELS)
     parser.add_argument("--max-train", type=int, default=10_000)
