@@ -8,8 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fl_defense.checkpoint import CheckpointFile
     from fl_defense.inspections import INSPECTIONS, FreeEagle, Inspection, TriggerSearch
+    from fl_defense.model_files import export_deployed
     from fl_defense.model_spec import ModelSpec, Pixels
+    from fl_defense.pictures import PictureFolder
     from fl_defense.records import RoundOutcome, RoundRecord
     from fl_defense.replies import ReplyCheck
     from fl_defense.sanitizers import (
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         Pipeline,
         Sanitized,
         Sanitizer,
+        apply_sanitizer,
     )
     from fl_defense.schedule import Schedule
     from fl_defense.strategy import SanitizingStrategy
@@ -31,14 +35,16 @@ _MODULES = {
     "BCU": "fl_defense.sanitizers",
     "CLP": "fl_defense.sanitizers",
     "DHBE": "fl_defense.sanitizers",
+    "INSPECTIONS": "fl_defense.inspections",
+    "SANITIZERS": "fl_defense.sanitizers",
+    "CheckpointFile": "fl_defense.checkpoint",
+    "DeepCleanse": "fl_defense.sanitizers",
     "DeepSanitizer": "fl_defense.sanitizers",
     "FreeEagle": "fl_defense.inspections",
-    "INSPECTIONS": "fl_defense.inspections",
     "Inspection": "fl_defense.inspections",
-    "SANITIZERS": "fl_defense.sanitizers",
-    "DeepCleanse": "fl_defense.sanitizers",
     "ModelSpec": "fl_defense.model_spec",
     "NoDefense": "fl_defense.sanitizers",
+    "PictureFolder": "fl_defense.pictures",
     "Pipeline": "fl_defense.sanitizers",
     "Pixels": "fl_defense.model_spec",
     "ReplyCheck": "fl_defense.replies",
@@ -49,6 +55,8 @@ _MODULES = {
     "SanitizingStrategy": "fl_defense.strategy",
     "Schedule": "fl_defense.schedule",
     "TriggerSearch": "fl_defense.inspections",
+    "apply_sanitizer": "fl_defense.sanitizers",
+    "export_deployed": "fl_defense.model_files",
 }
 
 __all__ = [
@@ -57,12 +65,14 @@ __all__ = [
     "DHBE",
     "INSPECTIONS",
     "SANITIZERS",
+    "CheckpointFile",
     "DeepCleanse",
     "DeepSanitizer",
     "FreeEagle",
     "Inspection",
     "ModelSpec",
     "NoDefense",
+    "PictureFolder",
     "Pipeline",
     "Pixels",
     "ReplyCheck",
@@ -73,6 +83,8 @@ __all__ = [
     "SanitizingStrategy",
     "Schedule",
     "TriggerSearch",
+    "apply_sanitizer",
+    "export_deployed",
 ]
 
 

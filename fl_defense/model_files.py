@@ -5,6 +5,7 @@ holds a state dict, or a mapping with exactly one state dict in it (as training 
 beside an optimizer's state).
 """
 
+import copy
 import pickle
 from collections.abc import Mapping
 from itertools import islice
@@ -103,12 +104,13 @@ def export_deployed(path: Path, deployed: OnImages, input_shape: tuple[int, int,
 
     Args:
         path: file ending in .pt2.
-        deployed: model and purifier, on the CPU and in eval mode.
+        deployed: model and purifier, on any device; it stays as it is.
         input_shape: channels, height, width.
 
     Raises:
         ModelFileError: if the model cannot be exported, or the file not written.
     """
+    deployed = copy.deepcopy(deployed).cpu().eval()
     images = torch.rand(2, *input_shape)
     batch = torch.export.Dim("batch", min=1)
     try:

@@ -142,7 +142,7 @@ def try_model(spec: ModelSpec) -> nn.Module:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
-            "choose a network that classifies"
+            "make the number of classes and the network agree"
         )
     if logits.min() >= 0 and (logits.sum() - 1).abs() < SUMS_TO_ONE:
         raise ValueError(

@@ -38,7 +38,7 @@ class RoundRecord:
     malicious: list[int] = field(default_factory=list)
     """Partitions that attacked in this round; known to simulations alone."""
     accuracy: float | None = None
-    """Of the model handed on, as it is deployed, on held-out images."""
+    """Of the model that would be released, as it is deployed, on held-out images."""
     attack_success_rate: float | None = None
     robust_accuracy: float | None = None
     accuracy_unpurified: float | None = None
@@ -54,7 +54,8 @@ class RoundRecord:
     accepted: bool = False
     """Its result passed the do-no-harm gate and was taken."""
     agreement: float | None = None
-    """Share of surrogate images that aggregate and repaired model put into the same class."""
+    """Share of surrogate images that aggregate and repaired model put into the same class, a mean
+    over the classes."""
     train_seconds: float = 0.0
     """From sending the model out to having all replies."""
     sanitize_seconds: float = 0.0
@@ -104,7 +105,7 @@ class RoundOutcome:
     before: OnImages | None
     """The aggregate as it would be deployed without a defense; None if nothing was aggregated."""
     after: OnImages | None
-    """The model handed on, as it is deployed."""
+    """The model that would be released, as it is deployed; None if nothing was aggregated."""
     rejections: list[Rejection] = field(default_factory=list)
     """Each dropped reply with its node id and reason."""
     failures: list[Rejection] = field(default_factory=list)

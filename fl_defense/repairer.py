@@ -2,7 +2,6 @@
 
 import logging
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +16,12 @@ from fl_defense.inspections import Inspection
 from fl_defense.model_spec import ModelSpec, OnImages, try_model
 from fl_defense.records import RoundDraft
 from fl_defense.sanitizers.base import (
-    NoEffectWarning,
     Sanitized,
     Sanitizer,
     State,
     apply_sanitizer,
     check_sanitizer,
+    idle_defenses,
 )
 from fl_defense.schedule import Schedule
 
@@ -147,8 +146,7 @@ class Repairer:
     def _sanitize(self, record: RoundDraft, suspect: nn.Module, state: State | None) -> Sanitized:
         started = time.perf_counter()
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", NoEffectWarning)
+            with idle_defenses() as idle:
                 sanitized = apply_sanitizer(
                     self.sanitizer,
                     suspect,
@@ -159,7 +157,6 @@ class Repairer:
         finally:
             record.sanitize_seconds = time.perf_counter() - started
         record.details.update(sanitized.details)
-        idle = [str(w.message) for w in caught if issubclass(w.category, NoEffectWarning)]
         if idle:
             record.details["no_effect"] = "; ".join(idle)
             logger.warning("round %d: %s", record.round, record.details["no_effect"])

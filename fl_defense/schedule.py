@@ -15,15 +15,17 @@ class Schedule:
     """
 
     first_round: int = 1
-    """First round that may be repaired; before it a model is too immature to gain from a repair."""
+    """First round that may be repaired, but for the last one; before it a model is too immature to
+    gain from a repair."""
     every: int | None = 1
-    """Repair each `every`-th round, counted from `first_round`; None: the last round only."""
+    """Repair each `every`-th round, counted from `first_round`; null: the last round only."""
     last: bool = True
-    """Repair the last round whatever `every` says, so that what is released has been repaired."""
+    """Repair the last round whatever the other fields say: it is the one that is released."""
 
     on_suspicion: float | Literal["history"] | None = None
-    """Repair a due round only if an inspection raises the alarm: a number, when it finds an anomaly
-    above it; history, when it finds more than in earlier rounds; null: do not ask. For the trigger
+    """Repair a due round, but for the last, only if an inspection raises the alarm: a number, when
+    it finds an anomaly above it; history, when it finds more than in earlier rounds; null: do not
+    ask. For the trigger
     search 3 lies between clean models and those in which a patch turns every class, if images have
     28 pixels or more."""
 

@@ -51,8 +51,8 @@ class SanitizingStrategy(Strategy):
         min_agreement: do-no-harm gate, in [0, 1]: the least share of surrogate images, balanced
             over the classes the aggregate sees in them, that the repaired model must put into the
             same class as the aggregate; below it the aggregate is kept and the record says so.
-        on_failure: what is handed on when the sanitizer fails: "keep" the aggregate, the "previous"
-            global model, or "raise".
+        on_failure: what is released when the sanitizer fails: "keep" the aggregate, the "previous"
+            released model, or "raise".
         broadcast: "repaired": clients train on the repaired model. "aggregate": they train on the
             aggregate, and only the released final model is the repaired one.
         buffers: who averages BatchNorm statistics: "mean" (this wrapper, weighted), "inner" (the
@@ -65,9 +65,9 @@ class SanitizingStrategy(Strategy):
         checkpoint_file: replaced after every round, once `observe` has returned; see `resume`.
 
     Raises:
-        ValueError: if `min_agreement` is outside [0, 1]; if `on_failure`, `broadcast` or `buffers`
-            is none of its words; if the model does not fit `spec`, or such a model cannot be
-            repaired or inspected.
+        ValueError: if `strategy` is not of Flower's message API; if `min_agreement` is outside
+            [0, 1]; if `on_failure`, `broadcast` or `buffers` is none of its words; if the model
+            does not fit `spec`, or such a model cannot be repaired or inspected.
     """
 
     def __init__(
@@ -88,6 +88,11 @@ class SanitizingStrategy(Strategy):
         observe: Observer | None = None,
         checkpoint_file: CheckpointFile | None = None,
     ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise ValueError(
+                f"strategy must be one of flwr.serverapp.strategy, got {type(strategy)}; "
+                "those of flwr.server.strategy belong to Flower's older API"
+            )
         require_word("on_failure", OnFailure, on_failure)
         require_word("broadcast", Broadcast, broadcast)
         require_word("buffers", Buffers, buffers)
@@ -105,7 +110,9 @@ class SanitizingStrategy(Strategy):
         for inner in wrapped_strategies(strategy):
             if type(inner).start is not Strategy.start:
                 name = type(inner).__name__
-                logger.warning("%s.start is not called; see docs/deployment.md", name)
+                logger.warning(
+                    "%s.start is not called; move it into a subclass of SanitizingStrategy", name
+                )
         self.num_rounds = 0
         keys = (getattr(inner, "weighted_by_key", None) for inner in wrapped_strategies(strategy))
         self._weighted_by_key: str = next((key for key in keys if key), "num-examples")
@@ -205,6 +212,8 @@ class SanitizingStrategy(Strategy):
     def summary(self) -> None:
         """Log the defense and what it wraps."""
         logger.info("\t├──> Defense: %r", self.sanitizer)
+        pixels = self.spec.pixels
+        logger.info("\t├──> Inputs normalised by mean %s, std %s", pixels.mean, pixels.std)
         least = self._repairer.gate.min_agreement
         logger.info("\t├──> %r, min_agreement=%g", self._repairer.schedule, least)
         logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)

@@ -3,14 +3,12 @@
 import json
 import math
 import os
-from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from simulations import file_commands
 from simulations.table import HEADER, rate, row
@@ -135,29 +133,11 @@ def calibrate(
 
 
 @app.command("list")
-def list_parts() -> None:
-    """List data sets, models, triggers, attacks, aggregators, defenses and their fields."""
-    from simulations.choices import field_docs, kebab, presets_of
-    from simulations.scenario import TABLES
+def list_fields() -> None:
+    """List the fields of a scenario and what its parts may be, with defaults and meanings."""
+    from simulations.listing import print_fields
 
-    for kind, table in TABLES.items():
-        console.rule(f"[bold]{kind}[/bold]", align="left")
-        for name, cls in table.items():
-            presets = ", ".join(presets_of(cls))
-            about = (cls.__doc__ or "").strip().splitlines()[0]
-            console.print(f"[bold cyan]{name}[/bold cyan]  {escape(about)}")
-            if presets:
-                console.print(f"  presets: {presets}")
-            if kind == "model":
-                console.print(f"  with these defaults cut after submodule {_default_cut(cls)}")
-            grid = Table.grid(padding=(0, 2))
-            docs = field_docs(cls)
-            for field in fields(cls):
-                sentence = " ".join(docs.get(field.name, "").split())
-                grid.add_row(f"  {kebab(field.name)}", escape(_default(field)), escape(sentence))
-            if grid.row_count:
-                console.print(grid)
-    console.print("model  also takes package.module:factory, e.g. torchvision.models:resnet18")
+    print_fields()
 
 
 @app.command()
@@ -230,38 +210,3 @@ def _rates_of(backdoor: dict[str, Any]) -> str:
     if "non_source_accuracy" in backdoor:
         text += f", triggered images of other classes kept {rate(backdoor['non_source_accuracy'])}"
     return text
-
-
-def _default(field: Any) -> str:
-    """Return a field's default as YAML spells it."""
-    import yaml
-
-    if field.default is not MISSING:
-        default = field.default
-    elif field.default_factory is not MISSING:
-        default = field.default_factory()
-    else:
-        return "(required)"
-    text = yaml.safe_dump(_mapping(default), default_flow_style=True, width=1000, sort_keys=False)
-    # A single value ends in the mark of the document's end.
-    return text.removesuffix("...\n").strip()
-
-
-def _mapping(default: Any) -> Any:
-    """Return what is read into a default: a list, or the mapping of a part with its name."""
-    from simulations.choices import kebab
-    from simulations.scenario import TABLES
-
-    if isinstance(default, tuple):
-        return [_mapping(value) for value in default]
-    if not is_dataclass(default):
-        return default
-    names = {cls: name for table in TABLES.values() for name, cls in table.items()}
-    inner = {kebab(field.name): getattr(default, field.name) for field in fields(default)}
-    return {"name": names[type(default)], **inner}
-
-
-def _default_cut(architecture: Any) -> str:
-    from fl_defense.model_cut import default_cut
-
-    return default_cut(architecture().build((3, 32, 32), 10))

@@ -4,7 +4,6 @@ A part is a name or the mapping that a scenario has (`{name: resnet, depth: 10}`
 results folder the scenario that lies beside it says what is not given.
 """
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,12 +27,12 @@ from fl_defense.model_spec import ModelSpec, OnImages, Pixels, try_model
 from fl_defense.sanitizers import (
     ContractError,
     NoDefense,
-    NoEffectWarning,
     Pipeline,
     Sanitized,
     Sanitizer,
     apply_sanitizer,
 )
+from fl_defense.sanitizers.base import idle_defenses
 from simulations.backdoor import Backdoor
 from simulations.choices import CONFIG, OneOrSeveral, choice, part
 from simulations.client import pick_device
@@ -138,7 +137,7 @@ class RepairRequest(ModelRequest):
         deployed = result.deployed(spec)
         agreement = gate.agreement(OnImages(suspect, spec.pixels), deployed)
         if out.suffix == PROGRAM_SUFFIX:
-            export_deployed(out, deployed.cpu(), self.input_shape)
+            export_deployed(out, deployed, self.input_shape)
         elif result.purify is not None:
             raise _cannot_hold_purifier(out)
         else:
@@ -273,13 +272,12 @@ def _sanitize(
     sanitizer: Sanitizer, suspect: nn.Module, spec: ModelSpec, seed: int
 ) -> tuple[Sanitized, list[str]]:
     """Return the result, and what the defense warned of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", NoEffectWarning)
+    with idle_defenses() as idle:
         try:
             result = apply_sanitizer(sanitizer, suspect, spec, seed=seed)
         except (ValueError, ContractError) as error:
             raise ConfigError([f"defense: {error}"]) from error
-    return result, [str(w.message) for w in caught if issubclass(w.category, NoEffectWarning)]
+    return result, idle
 
 
 def _purifies(sanitizer: Sanitizer) -> bool:

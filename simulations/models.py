@@ -1,6 +1,7 @@
 """Networks that a scenario can name, and the door to anybody's own: "package.module:factory"."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -91,12 +92,15 @@ class ResNet:
 
 @dataclass(frozen=True, kw_only=True)
 class Factory:
-    """Anybody's network: an importable function, called with `num_classes` and `arguments`."""
+    """Anybody's network: an importable class, or a function that returns one.
+
+    It is called with `arguments`, and with `num_classes` if it takes that.
+    """
 
     path: str
-    """Where the function is: "package.module:function", for example torchvision.models:resnet18."""
+    """Where it is: "package.module:function", for example torchvision.models:resnet18."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of the function."""
+    """Keyword arguments."""
 
     def __post_init__(self) -> None:
         _import_factory(self.path)
@@ -105,18 +109,22 @@ class Factory:
         return hash((self.path, repr(sorted(self.arguments.items()))))
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Call the function; `input_shape` is not passed, put what it needs into `arguments`.
+        """Call it; `input_shape` is not passed, put what is needed of it into `arguments`.
 
         Raises:
-            ValueError: if the function fails, or returns no network.
+            ValueError: if it fails, or returns no network.
         """
         del input_shape
+        told: dict[str, Any] = {}
         try:
-            model = _import_factory(self.path)(num_classes=num_classes, **self.arguments)
+            factory = _import_factory(self.path)
+            told = {"num_classes": num_classes} if _takes(factory, "num_classes") else {}
+            told |= self.arguments
+            model = factory(**told)
         except Exception as error:  # anybody's function may raise anything
             raise ValueError(
-                f"{self.path} cannot be called with num_classes={num_classes} and arguments "
-                f"{dict(self.arguments)} ({one_line(error)}); change arguments"
+                f"{self.path} cannot be called with {told} ({one_line(error)}); "
+                "change model.arguments"
             ) from error
         if not isinstance(model, nn.Module):
             raise ValueError(
@@ -182,6 +190,17 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
     return nn.Identity()
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a function takes an argument of this name, as far as it can be told."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def _import_factory(path: str) -> Callable[..., Any]:

@@ -138,7 +138,7 @@ def _export(recorder: Recorder, path: Path, input_shape: tuple[int, int, int]) -
     if deployed.purify is None:
         return
     try:
-        export_deployed(path, deployed.cpu().eval(), input_shape)
+        export_deployed(path, deployed, input_shape)
     except ModelFileError as error:
         logger.warning("%s; model.safetensors alone, without the purifier, is not repaired", error)
 

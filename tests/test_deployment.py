@@ -108,7 +108,7 @@ def test_a_start_that_will_not_be_called_is_told(
     SanitizingStrategy(FedAvg(), NoDefense(), tiny_spec, device="cpu")
     assert warned == []
     SanitizingStrategy(Mine(), NoDefense(), tiny_spec, device="cpu")
-    assert warned == ["Mine.start is not called; see docs/deployment.md"]
+    assert warned == ["Mine.start is not called; move it into a subclass of SanitizingStrategy"]
 
 
 def free_ports(number: int) -> int:

@@ -37,7 +37,7 @@ LAYERS = (
         "simulations.server", "simulations.client", "simulations.recorder",
         "simulations.evaluation", "simulations.plots", "simulations.ordered_grid",
         "simulations.table", "simulations.results", "simulations.preflight", "simulations.calibration",
-        "simulations.model_requests", "simulations.terminal",
+        "simulations.model_requests", "simulations.terminal", "simulations.listing",
     },
     {
         "simulations.cli", "simulations.run", "simulations.engines", "simulations.flower_app",

@@ -146,6 +146,20 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
 
 
 @contextmanager
+def idle_defenses() -> Iterator[list[str]]:
+    """Collect what `NoEffectWarning`s say; other warnings are given as usual, when this ends."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NoEffectWarning)
+        yield said
+    for each in caught:
+        if issubclass(each.category, NoEffectWarning):
+            said.append(str(each.message))
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from a seed on the CPU and on `device`; the global random state stays as it is."""
     on_gpu = device.type == "cuda"

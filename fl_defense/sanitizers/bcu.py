@@ -17,8 +17,8 @@ Deviations from the authors' code, each with its reason:
      deepest stage. On a ResNet-18 this gives the authors' stages.
   2. What counts as BatchNorm, and is kept, is told by a module's type, not by its name.
 Deviations of `BCU.per_round()`, which is made for a repair after every aggregation:
-  3. Fewer passes, and three times as many weights replaced: what few passes over smaller batches
-     bring back is more of the backdoor than of the rest, unless much was replaced.
+  3. Fewer passes, and three to ten times as many weights replaced: what few passes over smaller
+     batches bring back is more of the backdoor than of the rest, unless much was replaced.
   4. Of many surrogate images those are taken that are most familiar to the teacher's BatchNorm
      statistics, and they are drawn so that the teacher's classes come equally often.
   5. The student's BatchNorm statistics are the teacher's, moved once to fit the replaced weights
@@ -83,7 +83,7 @@ class BCU:
     crop_padding: int = 4
     """Pixels by which an image may be shifted, at random; black comes in."""
     flip: bool = False
-    """Mirror every other image; the paper does for CIFAR-10."""
+    """Mirror each image or not, at random; the paper does for CIFAR-10."""
     student_batchnorm: Literal["frozen", "train"] = "frozen"
     """Fit the statistics once to the replaced weights and keep them, or update them as the paper
     does."""

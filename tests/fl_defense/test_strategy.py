@@ -1,6 +1,7 @@
 """The wrapper over every inner strategy, with clients whose answers are known by hand."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.server.strategy import FedAvg as OlderFedAvg
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
@@ -396,9 +398,11 @@ def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
         changes_models: ClassVar[bool] = True
 
         def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+            warnings.warn("something else", UserWarning, stacklevel=1)
             return Sanitized(model=copy.deepcopy(suspect))
 
-    lab.run(FedAvg().build(8, 8), Idle(), [stays] * 8, rounds=1)
+    with pytest.warns(UserWarning, match="something else"):
+        lab.run(FedAvg().build(8, 8), Idle(), [stays] * 8, rounds=1)
     assert lab.records[1].details["no_effect"] == "Idle left the model unchanged"
 
 
@@ -546,6 +550,11 @@ def test_a_defense_that_cannot_repair_is_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         SanitizingStrategy(FedAvg().build(8, 8), sanitizer, lab.spec)
+
+
+def test_a_strategy_of_the_older_api_is_refused(lab: Lab) -> None:
+    with pytest.raises(ValueError, match=r"strategy must be one of flwr\.serverapp\.strategy, got"):
+        SanitizingStrategy(OlderFedAvg(), NoDefense(), lab.spec)  # type: ignore[arg-type]
 
 
 def test_a_model_that_does_not_fit_its_spec_is_refused_at_once(lab: Lab) -> None:

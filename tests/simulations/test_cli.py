@@ -173,6 +173,13 @@ def test_list_spells_sentences_out_and_defaults_as_yaml_does() -> None:
         "max-train null Use only this many",
         "surrogate {name: scenes} Where unlabelled images come from",
         "root (required) Folder with",
+        "name (required) Names the results folder.",
+        "rounds 10 Rounds of training",
+        "training.batch-size 32 Images per step.",
+        "repair.schedule.first-round 1 First",
+        "repair.reply-check.max-abs 1000000.0",
+        "backdoor.trigger patch What is put on an image.",
+        "aggregator fedavg The strategy that",
     ):
         assert line in shown
     for python in ("True", "False", "None", "Scenes()", "(0.5,)", "\\["):

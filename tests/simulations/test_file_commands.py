@@ -216,7 +216,7 @@ RESNET = ("--model", "torchvision.models:resnet18")
         (("inspect", *RESNET, *FORM), "model: takes no images of 1x16x16 (RuntimeError: "),
         (("repair", *RESNET, *FORM, "--defense", "clp"), "model: takes no images of 1x16x16 (RuntimeError: "),
         (("repair", "--model", "{name: torchvision.models:resnet18, arguments: {wdth: 3}}", *FORM, "--defense", "clp"),
-         "model: torchvision.models:resnet18 cannot be called with num_classes=10 and arguments {'wdth': 3}"),
+         "model: torchvision.models:resnet18 cannot be called with {'num_classes': 10, 'wdth': 3}"),
         (("inspect", *MODEL, "--input-shape", "1,2,2", "--classes", "10"), "model: takes no images of 1x2x2"),
     ],
 )  # fmt: skip

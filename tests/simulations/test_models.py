@@ -63,6 +63,10 @@ def test_a_factory_takes_arguments() -> None:
     assert factory.build((3, 32, 32), 5)(torch.randn(2, 3, 32, 32)).shape == (2, 5)
 
 
+def test_a_class_that_takes_no_number_of_classes_is_called_without_it() -> None:
+    assert isinstance(Factory(path="torch.nn:Flatten").build((1, 2, 2), 5), torch.nn.Flatten)
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [

@@ -81,7 +81,7 @@ def test_a_good_scenario_is_taken_and_leaves_the_global_random_state_alone() -> 
     [
         (Factory(path=RESNET), "model: takes no images of 1x16x16 (RuntimeError: Given groups=1"),
         (Factory(path=RESNET, arguments={"wdth": 3}),
-         f"model: {RESNET} cannot be called with num_classes=10 and arguments {{'wdth': 3}} (TypeError: "),
+         f"model: {RESNET} cannot be called with {{'num_classes': 10, 'wdth': 3}} (TypeError: "),
         (Factory(path="torch.nn:Identity"),
          "model: must answer one image with logits of shape (1, 10), got (1, 1, 16, 16)"),
         (Factory(path=AUXILIARY), "model: must answer with logits in training, too, got tuple"),
