@@ -4,7 +4,7 @@
 # it writes lies in $WORK, and everything it starts is stopped by its own process id.
 #
 #   deploy/demo.sh                   runs this project's app
-#   APP=FOLDER deploy/demo.sh        runs another Flower app in the same deployment
+#   APP=FOLDER deploy/demo.sh        runs another app with the keys `scenario` and `out`
 #
 # docs/deployment.md explains each command; tests/test_deployment.py holds the two together.
 set -euo pipefail

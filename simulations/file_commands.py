@@ -19,9 +19,13 @@ Model = Annotated[
 InputShape = Annotated[str | None, typer.Option(help="Channels, height, width: 3,32,32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 Mean = Annotated[
-    str | None, typer.Option(help="Mean that inputs are normalised with: 0.5, or 0.5,0.4,0.4.")
+    str | None,
+    typer.Option(help="Mean that inputs are normalised with: 0.5, the default, or 0.5,0.4,0.4."),
 ]
-Std = Annotated[str | None, typer.Option(help="Standard deviation, likewise.")]
+Std = Annotated[
+    str | None,
+    typer.Option(help="Standard deviation, likewise; default: 0.25. None: --mean 0 --std 1."),
+]
 InspectAt = Annotated[str | None, typer.Option(help="Submodule after which the classifier begins.")]
 Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
 Settings = Annotated[

@@ -81,6 +81,11 @@ class ModelRequest(BaseModel):
         load_weights(model, read_weights(model_file), model_file)
         return model, spec
 
+    def _introduction(self, model_file: Path) -> dict[str, Any]:
+        # Nothing can be told from the weights if this is wrong: who reads it may see it.
+        normalisation = {name: list(value) for name, value in asdict(self.pixels).items()}
+        return {"model": str(model_file), "normalised_by": normalisation}
+
 
 class InspectRequest(ModelRequest):
     """What `inspect` needs to know beside the file."""
@@ -109,7 +114,7 @@ class InspectRequest(ModelRequest):
                 raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
         # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
         told = {name: value for name, value in vars(found).items() if name != "dummies"}
-        return {"model": str(model_file)} | {
+        return self._introduction(model_file) | {
             name: value.tolist() if isinstance(value, Tensor) else value
             for name, value in told.items()
         }
@@ -142,8 +147,7 @@ class RepairRequest(ModelRequest):
             raise _cannot_hold_purifier(out)
         else:
             write_weights(out, result.model, like=read_weights(model_file))
-        return {
-            "model": str(model_file),
+        return self._introduction(model_file) | {
             "repaired": str(out),
             "defense": repr(self.defense),
             "seconds": result.seconds,

@@ -290,6 +290,7 @@ def test_inspect_finds_a_trigger_and_draws_it(victim: Path, tmp_path: Path) -> N
     spec = ModelSpec(build=lambda: network, input_shape=(1, 16, 16), num_classes=10)
     found = TriggerSearch().inspect(network.eval(), spec)
     assert report["anomaly"] == pytest.approx(found.anomaly, rel=1e-3)
+    assert report["normalised_by"] == {"mean": [0.5], "std": [0.25]}
     assert report["place"] == list(found.place)
     assert torch.allclose(torch.tensor(report["patch"]), found.patch, atol=1e-5)
     assert Image.open(picture).size[0] > 300
