@@ -8,6 +8,7 @@ given model was trained on.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,12 +66,14 @@ def scenes(
     plain = plain * (_uniform(generator, num, 1, 1, 1) < 0.5)
     is_plain = _uniform(generator, num, 1, 1, 1) < 0.5
     images = torch.where(is_plain, plain, _colored_noise(num, shape, generator))
-    for layer, most in ((_shape, MAX_SHAPES), (_stroke, MAX_STROKES)):
-        count = torch.randint(most + 1, (num, 1, 1, 1), generator=generator)
+    for draw, most in ((_shapes, MAX_SHAPES), (_strokes, MAX_STROKES)):
+        count = torch.randint(most + 1, (num,), generator=generator)
         for number in range(most):
-            cover = layer(num, shape, generator) * (number < count)
-            color = _uniform(generator, num, channels, 1, 1)
-            images = images * (1 - cover) + color * cover
+            masks, color = draw(num, generator), _uniform(generator, num, channels, 1, 1)
+            # A few hundred at a time: the processor's cache holds them until they are done.
+            for some in (number < count).nonzero()[:, 0].split(CHUNK):
+                cover = masks(some, *shape[1:])
+                images[some] = images[some] * (1 - cover) + color[some] * cover
     return images
 
 
@@ -201,43 +204,47 @@ def _colored_noise(
     return stretched
 
 
-def _shape(num: int, shape: tuple[int, int, int], generator: torch.Generator | None) -> Tensor:
-    """Return a mask (num, 1, H, W) of one random ellipse or rectangle per image."""
-    _, height, width = shape
-    center, radii = _uniform(generator, num, 2), 0.05 + 0.3 * _uniform(generator, num, 2)
-    angle = math.pi * _uniform(generator, num, 1, 1)
-    rows = torch.linspace(0, 1, height)[None, :, None] - center[:, 0, None, None]
-    columns = torch.linspace(0, 1, width)[None, None, :] - center[:, 1, None, None]
-    along = (rows * angle.cos() + columns * angle.sin()) / radii[:, 0, None, None]
-    across = (columns * angle.cos() - rows * angle.sin()) / radii[:, 1, None, None]
-    ellipse = along.square() + across.square() < 1
-    rectangle = torch.maximum(along.abs(), across.abs()) < 1
-    is_ellipse = _uniform(generator, num, 1, 1) < 0.5
-    return torch.where(is_ellipse, ellipse, rectangle)[:, None].float()
+Masks = Callable[[Tensor, int, int], Tensor]
+"""From the indices (n,) of images, height and width to what covers them, (n, 1, H, W) in [0, 1]."""
 
 
-def _stroke(num: int, shape: tuple[int, int, int], generator: torch.Generator | None) -> Tensor:
-    """Return a soft mask (num, 1, H, W) of one random quadratic Bezier curve per image."""
-    _, height, width = shape
+def _shapes(num: int, generator: torch.Generator | None) -> Masks:
+    """Draw one ellipse or rectangle per image."""
+    centers, radii = _uniform(generator, num, 2), 0.05 + 0.3 * _uniform(generator, num, 2)
+    angles = math.pi * _uniform(generator, num, 1, 1)
+    are_ellipses = _uniform(generator, num, 1, 1) < 0.5
+
+    def masks(some: Tensor, height: int, width: int) -> Tensor:
+        center, radius, angle = centers[some], radii[some], angles[some]
+        rows = torch.linspace(0, 1, height)[None, :, None] - center[:, 0, None, None]
+        columns = torch.linspace(0, 1, width)[None, None, :] - center[:, 1, None, None]
+        along = (rows * angle.cos() + columns * angle.sin()) / radius[:, 0, None, None]
+        across = (columns * angle.cos() - rows * angle.sin()) / radius[:, 1, None, None]
+        ellipse = along.square() + across.square() < 1
+        rectangle = torch.maximum(along.abs(), across.abs()) < 1
+        return torch.where(are_ellipses[some], ellipse, rectangle)[:, None].float()
+
+    return masks
+
+
+def _strokes(num: int, generator: torch.Generator | None) -> Masks:
+    """Draw one quadratic Bezier curve per image, with soft edges."""
     start, bend, end = (0.1 + 0.8 * _uniform(generator, num, 1, 2) for _ in range(3))
     time = torch.linspace(0, 1, POINTS_PER_STROKE)[None, :, None]
-    curve = (1 - time).square() * start + 2 * time * (1 - time) * bend + time.square() * end
+    curves = (1 - time).square() * start + 2 * time * (1 - time) * bend + time.square() * end
     thickness = 0.03 + 0.07 * _uniform(generator, num, 1, 1)
-    # A few hundred at a time: the processor's cache holds them while a point follows the other.
-    nearest = torch.cat([_squared_distance(some, height, width) for some in curve.split(CHUNK)])
-    soft: Tensor = (thickness - nearest.sqrt()) * max(height, width) + 0.5
-    return soft.clamp(0, 1)[:, None]
 
+    def masks(some: Tensor, height: int, width: int) -> Tensor:
+        rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
+        nearest = torch.full((len(some), height, width), math.inf)
+        for point in curves[some].unbind(1):
+            squared = (rows - point[:, 0, None, None]).square()
+            squared = squared + (columns - point[:, 1, None, None]).square()
+            nearest = torch.minimum(nearest, squared)
+        soft: Tensor = (thickness[some] - nearest.sqrt()) * max(height, width) + 0.5
+        return soft.clamp(0, 1)[:, None]
 
-def _squared_distance(curve: Tensor, height: int, width: int) -> Tensor:
-    """Return how far each pixel is from the nearest of a curve's points (num, P, 2), squared."""
-    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
-    nearest = torch.full((len(curve), height, width), math.inf)
-    for point in curve.unbind(1):
-        squared = (rows - point[:, 0, None, None]).square()
-        squared = squared + (columns - point[:, 1, None, None]).square()
-        nearest = torch.minimum(nearest, squared)
-    return nearest
+    return masks
 
 
 def _uniform(generator: torch.Generator | None, *size: int) -> Tensor:
