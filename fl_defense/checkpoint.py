@@ -1,9 +1,9 @@
 """What a server writes down after each round, so that a crash costs at most one round.
 
-A checkpoint holds everything that later rounds depend on: the arrays handed on and released, the
-attributes of the wrapped strategies (momenta and the like), what the defense carries from round to
-round, and the states of the random generators. A file is replaced by an atomic rename and carries a
-checksum; reading it runs no code.
+A checkpoint holds everything that later rounds depend on: the arrays sent to clients and those
+released, the attributes of the wrapped strategies (momenta and the like), what the defense carries
+from round to round, and the states of the random generators. A file is replaced by an atomic rename
+and carries a checksum; reading it runs no code.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Carried:
     round: int = 0
     """The last finished round; 0 before the first."""
     arrays: ArrayRecord | None = None
-    """The model handed on to the clients."""
+    """The model that clients are sent."""
     released: ArrayRecord | None = None
     """The model that would be released now."""
     defense: State | None = None

@@ -3,7 +3,7 @@
 A backdoor obeys its patch where the patch was planted: a few pixels beside, it is hardly stronger
 than any other. A search that moves the patch about from image to image therefore does not find it;
 one that stays at a place does, within a few steps. What it finds in a clean model raises a class by
-about two standard deviations of the logits, and by five to ten in a backdoored one.
+one to three standard deviations of the logits, and by three to fourteen in a backdoored one.
 """
 
 import warnings

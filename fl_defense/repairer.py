@@ -74,7 +74,7 @@ class Repairer:
     def repair(
         self, record: RoundDraft, suspect: nn.Module, carried: Carried, num_rounds: int
     ) -> tuple[nn.Module, OnImages]:
-        """Return the weights to hand on and the model as deployed; note it all in `record`.
+        """Return the weights to release and the model as deployed; note it all in `record`.
 
         Args:
             record: of the round; figures and reasons are added.

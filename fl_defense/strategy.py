@@ -35,7 +35,7 @@ class SanitizingStrategy(Strategy):
     """Repairs each aggregated global model without data, whatever strategy aggregates.
 
     A round reads: check replies, unify BatchNorm buffers, let the inner strategy aggregate, restore
-    dtypes, sanitize, accept or refuse the repair, show the observer, hand on.
+    dtypes, sanitize, accept or refuse the repair, show the observer, send on.
 
     The server optimisers' momenta (FedAvgM, FedAdam, FedYogi) are left alone: they still carry some
     of the malicious direction into later rounds.
@@ -137,7 +137,7 @@ class SanitizingStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Let the inner strategy configure the round, from the model that was really handed on."""
+        """Let the inner strategy configure the round, from the arrays that clients are sent."""
         if server_round <= self._num_finished:
             return []
         for inner in wrapped_strategies(self.strategy):
@@ -262,7 +262,8 @@ class SanitizingStrategy(Strategy):
             timeout: seconds to wait for the replies of a round.
             train_config: sent to clients with every round of training.
             evaluate_config: sent to clients with every evaluation.
-            evaluate_fn: given the number of each round and the arrays handed on.
+            evaluate_fn: given the number of each round and the arrays that clients are sent, which
+                with broadcast "aggregate" are not the repaired ones.
             **kwargs: what later versions of Flower take.
 
         Raises:

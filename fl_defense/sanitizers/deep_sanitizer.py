@@ -110,8 +110,8 @@ class DeepSanitizer:
     consistency_weight: float = 1.0
     """Weight of ignoring the patch against answering like the suspect."""
     distorted_share: float = 0.33
-    """Scenes that are changed by each of noise, warps and waves, per dummy of a step, in [0, 1], if
-    the suspect obeys it; 0: it is not searched whether it does."""
+    """Scenes that each kind of whole-image trigger found in the suspect (noise, warps, waves)
+    changes in a step, as a share of `batch_size`, in [0, 1]; 0: none is looked for."""
     distortion_weight: float = 0.5
     """Weight of ignoring these changes against answering like the suspect."""
     patch_size: int | None = None
@@ -130,7 +130,7 @@ class DeepSanitizer:
     warm_start: bool = False
     """Carry the patch generator and its optimiser to the next round."""
     precision: Precision = "float32"
-    """Of extractor and heads. bfloat16 takes 70 to 85 % of the time on a CPU with AVX-512 BF16,
+    """Of extractor and heads. bfloat16 takes 75 to 95 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
     changes_models: ClassVar[bool] = True

@@ -133,8 +133,8 @@ class DHBE:
     scenes_per_kept: int = 4
     """Scenes made for each one kept; those most familiar to the teacher's BatchNorm are kept."""
     distorted_share: float = 0.33
-    """Share of a batch's scenes that are changed by each of noise, warps and waves, in [0, 1], if
-    the teacher obeys it; 0: it is not searched whether it does."""
+    """Share of a batch's scenes that each kind of whole-image trigger found in the teacher (noise,
+    warps, waves) changes, in [0, 1]; 0: none is looked for."""
     distortion_weight: float = 1.0
     """Weight of ignoring these changes against answering like the teacher."""
     total_variation_weight: float = 1e-4
@@ -152,7 +152,7 @@ class DHBE:
     generator_width: int = 16
     """Filters of the generators' last convolution (ngf)."""
     precision: Precision = "float32"
-    """Of teacher and student. bfloat16 takes 70 to 85 % of the time on a CPU with AVX-512 BF16,
+    """Of teacher and student. bfloat16 takes 75 to 95 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
     changes_models: ClassVar[bool] = True
