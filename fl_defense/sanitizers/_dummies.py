@@ -1,4 +1,4 @@
-"""Dummy features: what DeepSanitizer fine-tunes a head on in the place of data."""
+"""Dummy features: what DeepSanitizer fine-tunes a head on in place of data."""
 
 import math
 from dataclasses import dataclass
