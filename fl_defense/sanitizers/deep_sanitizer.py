@@ -130,7 +130,7 @@ class DeepSanitizer:
     warm_start: bool = False
     """Carry the patch generator and its optimiser to the next round."""
     precision: Precision = "float32"
-    """Of extractor and heads. bfloat16 takes 75 to 95 % of the time on a CPU with AVX-512 BF16,
+    """Of extractor and heads. bfloat16 takes 70 to 95 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
     changes_models: ClassVar[bool] = True
