@@ -87,18 +87,15 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, distortions not searched": DHBE(distorted_share=0.0),
     "dhbe, distortion weight 0.5": DHBE(distortion_weight=0.5),
     "dhbe, distortion weight 2": DHBE(distortion_weight=2.0),
-    "deep-sanitizer, 75 steps": DeepSanitizer(steps=75),
-    "deep-sanitizer, 48 dummies a step": DeepSanitizer(batch_size=48),
+    "deep-sanitizer, 90 steps": DeepSanitizer(steps=90),
+    "deep-sanitizer, 150 steps": DeepSanitizer(steps=150),
+    "deep-sanitizer, 24 dummies a step": DeepSanitizer(batch_size=24),
+    "deep-sanitizer, 96 dummies a step": DeepSanitizer(batch_size=96),
     "deep-sanitizer, 1000 dummies": DeepSanitizer(num_dummies=1000),
     "deep-sanitizer, any scene": DeepSanitizer(scenes_per_kept=1),
-    "deep-sanitizer, balanced in 10 steps": DeepSanitizer(balancing_steps=10, balancing_lr=0.03),
-    "deep-sanitizer, a patched scene per dummy": DeepSanitizer(dummies_per_patch=1),
-    "deep-sanitizer, a patched scene per 4 dummies": DeepSanitizer(dummies_per_patch=4),
     "deep-sanitizer, generator lr 1e-2": DeepSanitizer(generator_lr=1e-2),
     "deep-sanitizer, head lr 2e-3": DeepSanitizer(head_lr=2e-3),
-    "deep-sanitizer, head lr 4e-3": DeepSanitizer(head_lr=4e-3),
     "deep-sanitizer, weight 1.5": DeepSanitizer(consistency_weight=1.5),
-    "deep-sanitizer, distortion weight 1": DeepSanitizer(distortion_weight=1.0),
 }
 """A preset with one lever moved, for the sweeps behind docs/methods.md."""
 LEVER_GROUPS = {

@@ -39,8 +39,8 @@ STRENGTHS = (0.5, 1.5)
 """Range of what is unlearned, in strengths of the search."""
 PATTERNS = 64
 """Noises, and warps, that are tried."""
-IMAGES_PER_PATTERN = 12
-"""Scenes that each pattern is tried on."""
+IMAGES_PER_GROUP = 12
+"""Changed scenes that each group of patterns is tried on, shared out among those that are alike."""
 FINALISTS = 6
 """Strongest patterns of a family that are measured again."""
 IMAGES_PER_FINALIST = 96
@@ -222,7 +222,7 @@ class DistortionSearch:
         """Images that `find` passes through the model."""
         groups = [family.patterns.shape[:2] for family in self.families]
         return sum(
-            size * (num * IMAGES_PER_PATTERN + min(FINALISTS, num) * IMAGES_PER_FINALIST)
+            size * (num * _first_images(size) + min(FINALISTS, num) * IMAGES_PER_FINALIST)
             for num, size in groups
         )
 
@@ -271,7 +271,8 @@ def _raises_on(model: nn.Module, scenes: AnsweredScenes, pixels: Pixels) -> Rais
 
 
 def _strongest(family: Family, raises: Raises) -> FoundDistortion:
-    tried = raises(family, family.patterns, IMAGES_PER_PATTERN).nan_to_num(0.0)
+    num_images = _first_images(family.patterns.shape[1])
+    tried = raises(family, family.patterns, num_images).nan_to_num(0.0)
     finalists = family.patterns[tried.flatten(1).amax(1).argsort(descending=True)[:FINALISTS]]
     # Measured again: the best of many is partly luck.
     again = raises(family, finalists, IMAGES_PER_FINALIST).nan_to_num(0.0)
@@ -283,6 +284,11 @@ def _strongest(family: Family, raises: Raises) -> FoundDistortion:
         suspected_class=label,
         anomaly=float(again.flatten()[best]),
     )
+
+
+def _first_images(group_size: int) -> int:
+    """Return on how many scenes each pattern of a group is tried at first."""
+    return -(-IMAGES_PER_GROUP // group_size)
 
 
 def _on_grid(side: int, periods: int) -> bool:

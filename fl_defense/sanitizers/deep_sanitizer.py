@@ -71,10 +71,9 @@ HALVES_PER_DUMMY = 3
 """Extractor once, suspect's head before and after balancing."""
 HALVES_PER_BALANCING = 2
 """Suspect's head forward and back."""
-HALVES_PER_PATCHED = 2
-"""Extractor forward and back."""
-HALVES_PER_STEP = 6
-"""Of a dummy: head forward and back, for activations and weights, twice."""
+HALVES_PER_STEP = 8
+"""Of a dummy: head forward and back, for activations and weights, twice; of its patched scene:
+extractor forward and back."""
 HALVES_PER_CHANGED = 6
 """Extractor and head forward, with the change and without; back for activations and weights."""
 
@@ -87,10 +86,10 @@ class DeepSanitizer:
         ValueError: if a value is out of its range.
     """
 
-    steps: int = 150
+    steps: int = 180
     """Steps of the head; the patch generator takes as many."""
-    batch_size: int = 96
-    """Dummies per step."""
+    batch_size: int = 48
+    """Dummies per step, each with a patched scene of its own."""
     num_dummies: int = 2000
     """Dummy features, evenly over the classes."""
     scenes_per_kept: int = 4
@@ -119,8 +118,6 @@ class DeepSanitizer:
     """
     patch_location: Literal["per-image", "shared"] = "per-image"
     """Place the patch anew on each scene, or once per batch."""
-    dummies_per_patch: int = 2
-    """Dummies of a step that share a patched scene: a patch passes through the extractor once."""
     generator_lr: float = 1.5e-2
     """Adam's learning rate for the patch generator."""
     latent_size: int = 64
@@ -139,18 +136,12 @@ class DeepSanitizer:
         require_declared(self)
         require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
         require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
-        require_at_least(self, dummies_per_patch=1)
         require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)
         require_share(self, "distorted_share")
         require_positive(self, "balancing_lr", "head_lr", "generator_lr")
         dropout, size = self.channel_dropout, self.patch_size
         require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
         require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
-
-    @property
-    def num_patched(self) -> int:
-        """Patched scenes per step."""
-        return -(-self.batch_size // self.dummies_per_patch)
 
     @classmethod
     def per_round(cls) -> Self:
@@ -160,7 +151,7 @@ class DeepSanitizer:
     @classmethod
     def thorough(cls) -> Self:
         """Return the long run for a model that is released."""
-        return cls(steps=400, num_dummies=4000)
+        return cls(steps=480, num_dummies=4000)
 
     @classmethod
     def presets(cls) -> dict[str, Self]:
@@ -243,7 +234,6 @@ class DeepSanitizer:
         familiar = self.num_dummies * self.scenes_per_kept
         halves = self.num_dummies * HALVES_PER_DUMMY
         halves += game.dummies.num_steps * HALVES_PER_BALANCING
-        halves += self.steps * self.num_patched * HALVES_PER_PATCHED
         halves += self.steps * self.batch_size * HALVES_PER_STEP
         changed = game.distortions.num_changed(self.batch_size)
         halves += self.steps * changed * HALVES_PER_CHANGED
@@ -292,11 +282,12 @@ class _Game:
         """
         chosen = self._draw(self.dummies.features, self.settings.batch_size)
         dummies = self.dummies.features[chosen]
-        logits = self.head(dummies)
         perturbation = self._perturbation()
         perturbation.register_hook(torch.neg)
-        shared = torch.cat([perturbation] * self.settings.dummies_per_patch)[: len(dummies)]
-        moved = self.head(self._perturbed(dummies, shared)) - logits.detach()
+        # In one pass: small batches of a head take almost as long as large ones.
+        both = self.head(torch.cat([dummies, self._perturbed(dummies, perturbation)]))
+        logits, perturbed = both.chunk(2)
+        moved = perturbed - logits.detach()
         return (logits - self.answers[chosen]).abs().mean(), raised(moved)
 
     def distortion_loss(self) -> Tensor:
@@ -327,7 +318,7 @@ class _Game:
 
     def _perturbation(self) -> Tensor:
         """Return what patches do to the features of scenes."""
-        chosen = self._draw(self.inputs, self.settings.num_patched)
+        chosen = self._draw(self.inputs, self.settings.batch_size)
         patches = self.patches.network.sample(len(chosen))
         shared = self.settings.patch_location == "shared"
         inputs = add_patches(self.inputs[chosen], patches, self.pixels, shared=shared)

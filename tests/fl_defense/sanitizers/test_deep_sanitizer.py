@@ -113,24 +113,12 @@ def test_patches_move_features_by_what_the_extractor_makes_of_them(
     torch.manual_seed(5)
     perturbation = players._perturbation()
     torch.manual_seed(5)
-    chosen = players._draw(players.inputs, QUICK.num_patched)
+    chosen = players._draw(players.inputs, QUICK.batch_size)
     patched = players.features(players.inputs[chosen]) + perturbation
     assert torch.allclose(
         players._perturbed(players.clean[chosen], perturbation), patched, atol=1e-5
     )
     assert perturbation.abs().max() > 0
-
-
-def test_dummies_share_patched_scenes(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    settings = replace(QUICK, batch_size=7, dummies_per_patch=3)
-    players = game(settings, tiny_model, tiny_spec)
-    passed: list[int] = []
-    players.features.register_forward_hook(
-        lambda _module, _inputs, output: passed.append(len(output))
-    )
-    _, consistency = players.patch_losses()
-    assert passed == [3]
-    assert consistency.item() > 0
 
 
 def test_the_generator_climbs(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
@@ -173,7 +161,6 @@ def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: Mode
         ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, got float16"),
         ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
-        ({"dummies_per_patch": 0}, "dummies_per_patch must be at least 1, got 0"),
     ],
 )
 def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
