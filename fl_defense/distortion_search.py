@@ -41,9 +41,9 @@ PATTERNS = 64
 """Noises, and warps, that are tried."""
 IMAGES_PER_GROUP = 12
 """Changed scenes that each group of patterns is tried on, shared out among those that are alike."""
-FINALISTS = 6
+FINALISTS = 3
 """Strongest patterns of a family that are measured again."""
-IMAGES_PER_FINALIST = 96
+IMAGES_PER_FINALIST = 256
 """Other draws of scenes that they are measured on."""
 
 
