@@ -87,12 +87,11 @@ LEVERS: dict[str, Sanitizer] = {
     "dhbe, distortions not searched": DHBE(distorted_share=0.0),
     "dhbe, distortion weight 0.5": DHBE(distortion_weight=0.5),
     "dhbe, distortion weight 2": DHBE(distortion_weight=2.0),
-    "deep-sanitizer, 75 steps": DeepSanitizer(steps=75),
-    "deep-sanitizer, 48 dummies a step": DeepSanitizer(batch_size=48),
-    "deep-sanitizer, 96 dummies a step": DeepSanitizer(batch_size=96),
+    "deep-sanitizer, 90 steps": DeepSanitizer(steps=90),
+    "deep-sanitizer, 150 steps of 64 dummies": DeepSanitizer(steps=150, batch_size=64),
+    "deep-sanitizer, 150 steps of 96 dummies": DeepSanitizer(steps=150, batch_size=96),
     "deep-sanitizer, any scene": DeepSanitizer(scenes_per_kept=1),
     "deep-sanitizer, head lr 2e-3": DeepSanitizer(head_lr=2e-3),
-    "deep-sanitizer, weight 1.5": DeepSanitizer(consistency_weight=1.5),
 }
 """A preset with one lever moved, for the sweeps behind docs/methods.md."""
 LEVER_GROUPS = {

@@ -86,9 +86,9 @@ class DeepSanitizer:
         ValueError: if a value is out of its range.
     """
 
-    steps: int = 150
+    steps: int = 180
     """Steps of the head; the patch generator takes as many."""
-    batch_size: int = 64
+    batch_size: int = 48
     """Dummies per step, each with a patched scene of its own."""
     num_dummies: int = 2000
     """Dummy features, evenly over the classes."""
@@ -151,7 +151,7 @@ class DeepSanitizer:
     @classmethod
     def thorough(cls) -> Self:
         """Return the long run for a model that is released."""
-        return cls(steps=400, num_dummies=4000)
+        return cls(steps=480, num_dummies=4000)
 
     @classmethod
     def presets(cls) -> dict[str, Self]:
