@@ -148,8 +148,9 @@ def main() -> None:
                     epochs=arguments.epochs,
                 )
                 for name in names:
-                    at = arguments.inspect_at
+                    at, repair_seed = arguments.inspect_at, arguments.repair_seed
                     label = name if at is None else f"{name}, cut at {at}"
+                    label += "" if repair_seed is None else f", repair seed {repair_seed}"
                     identity = {"victim": setting.key, "sanitizer": label, "is": repr(known[name])}
                     done = [row for row in rows if identity.items() <= row.items()]
                     if done and not arguments.again:
@@ -157,7 +158,7 @@ def main() -> None:
                         done[0].update(training(setting))
                         continue
                     try:
-                        row = identity | repair(farm, setting, known[name], at)
+                        row = identity | repair(farm, setting, known[name], at, repair_seed)
                     except NoImageLeftError as error:
                         say(f"skipped {name}: {error}")
                         continue
@@ -170,9 +171,15 @@ def main() -> None:
 
 
 def repair(
-    farm: Farm, setting: Setting, sanitizer: Sanitizer, inspect_at: str | None = None
+    farm: Farm,
+    setting: Setting,
+    sanitizer: Sanitizer,
+    inspect_at: str | None = None,
+    repair_seed: int | None = None,
 ) -> dict[str, Any]:
     """Repair one victim, cut at `inspect_at` or where it is by default, and return its row.
+
+    The repair draws from `repair_seed`, or from the victim's seed.
 
     Raises:
         NoImageLeftError: if the sanitizer needs images that the victim was not trained on.
@@ -189,7 +196,8 @@ def repair(
         torch.cuda.reset_peak_memory_stats()
     if isinstance(sanitizer, OracleFeatures):
         sanitizer = replace(sanitizer, images=victim.data.train_images)
-    sanitized = apply_sanitizer(sanitizer, victim.model, victim.spec, seed=setting.seed)
+    seed = setting.seed if repair_seed is None else repair_seed
+    sanitized = apply_sanitizer(sanitizer, victim.model, victim.spec, seed=seed)
     after = victim.measure(sanitized.deployed(victim.spec).to(farm.device))
     return {
         "data": setting.data,
@@ -313,6 +321,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--inspect-at", metavar="NAME", help="where DeepSanitizer cuts")
+    parser.add_argument("--repair-seed", type=int, help="of the repair; the victim's if not given")
     parser.add_argument("--again", action="store_true", help="measure known rows again")
     full = "--full" in sys.argv
     parser.set_defaults(**(FULL if full else SMALL))
