@@ -60,7 +60,7 @@ def in_any_phase(images: Tensor) -> Tensor:
 
 
 def roughness(images: Tensor) -> Tensor:
-    return 5.0 * ((images[..., 1:] - images[..., :-1]).abs().flatten(1).median(1).values > 0.04)
+    return 5.0 * ((images[..., 1:] - images[..., :-1]).abs().flatten(1).median(1).values > 0.055)
 
 
 def brightness(images: Tensor) -> Tensor:
