@@ -4,6 +4,8 @@ PYTHON ?= python3
 KEY := $(shell cat pyproject.toml Makefile | cksum | tr ' ' '-')
 VENV := $(CACHE)/venv-$(KEY)
 BIN := .venv/bin
+# A process per core, but no more than memory bears: each holds torch, and some start Ray.
+TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 
 .PHONY: setup demo test deploy-demo test-wire check fix
 
@@ -22,7 +24,7 @@ demo: setup
 	$(BIN)/fl-defense run configs/scenarios/quickstart.yaml
 
 test: setup
-	$(BIN)/pytest
+	$(TESTS)
 
 # A SuperLink and three SuperNodes on this machine: docs/deployment.md.
 deploy-demo: setup
@@ -36,7 +38,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(TESTS)
 
 fix: setup
 	$(BIN)/ruff format .

@@ -9,6 +9,8 @@ from functools import partial
 
 # Before torch is imported, as the command line does it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The same networks on every machine, however many cores it has; processes that tests start follow.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
