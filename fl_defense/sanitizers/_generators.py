@@ -166,19 +166,17 @@ def place_patches(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> T
         shared: one place for the whole batch, or one per image.
     """
     num, _, side, _ = patches.shape
-    height, width = shape
     draws = 1 if shared else num
-    tops = torch.randint(height - side + 1, (draws, 1), device=patches.device).expand(num, 1)
-    lefts = torch.randint(width - side + 1, (draws, 1), device=patches.device).expand(num, 1)
-    rows = torch.arange(height, device=patches.device) - tops
-    columns = torch.arange(width, device=patches.device) - lefts
-    in_rows, in_columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
-    inside = in_rows[:, :, None] & in_columns[:, None, :]
-    index = torch.arange(num, device=patches.device)[:, None, None]
-    values = patches.permute(0, 2, 3, 1)[
-        index, rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
-    ]
-    return values.permute(0, 3, 1, 2) * inside[:, None]
+    rows, columns = (_places(side, size, draws, patches) for size in shape)
+    placed: Tensor = rows[:, None] @ patches @ columns[:, None].mT
+    return placed
+
+
+def _places(side: int, size: int, draws: int, like: Tensor) -> Tensor:
+    """Return one-hot matrices (draws, size, side) that move a patch's rows to a random place."""
+    first = torch.randint(size - side + 1, (draws, 1, 1), device=like.device)
+    rows, of_patch = (torch.arange(end, device=like.device) for end in (size, side))
+    return (rows[:, None] - first == of_patch).to(like.dtype)
 
 
 class _GrowingGrid(nn.Module):
