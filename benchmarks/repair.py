@@ -51,6 +51,7 @@ SANITIZERS: dict[str, Sanitizer] = {
     "dhbe": DHBE.per_round(),
     "dhbe-faithful": DHBE.faithful(),
     "deep-sanitizer": DeepSanitizer.per_round(),
+    "deep-sanitizer-quick": DeepSanitizer.quick(),
     "deep-sanitizer-thorough": DeepSanitizer.thorough(),
     "bcu": BCU.per_round(),
     "deep-cleanse": DeepCleanse.per_round(),

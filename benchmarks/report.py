@@ -33,6 +33,7 @@ NEEDS = {
     "none": "–",
     "dhbe": "nothing",
     "deep-sanitizer": "nothing; a network that can be cut in two",
+    "deep-sanitizer-quick": "the same",
     "clp": "nothing; BatchNorm",
     "bcu": "nothing (procedural scenes)",
     "bcu on own data": "unlabelled images of the clients' kind",

@@ -39,6 +39,12 @@ VARIANTS = {
     "warm start": ["defense.warm-start=true"],
     "75 iterations": ["defense.iterations=75"],
     "deep-sanitizer": ["defense.name=deep-sanitizer"],
+    "deep-sanitizer, quick": ["defense.name=deep-sanitizer", "defense.preset=quick"],
+    "no attack, deep-sanitizer, quick": [
+        "attack.name=none",
+        "defense.name=deep-sanitizer",
+        "defense.preset=quick",
+    ],
     "deep-sanitizer, dummies not moved": [
         "defense.name=deep-sanitizer",
         "defense.balancing-steps=0",
@@ -50,6 +56,12 @@ VARIANTS = {
     ],
     "deep-sanitizer, repaired from the first of ten rounds": [
         "defense.name=deep-sanitizer",
+        "rounds=10",
+        "repair.schedule.first-round=1",
+    ],
+    "deep-sanitizer, quick, repaired from the first of ten rounds": [
+        "defense.name=deep-sanitizer",
+        "defense.preset=quick",
         "rounds=10",
         "repair.schedule.first-round=1",
     ],

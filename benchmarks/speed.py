@@ -38,6 +38,11 @@ TRAINED = 2_000
 """Images of one timed stretch of training."""
 BATCH_SIZE = 32
 """Of training, as in the shipped scenarios."""
+REPAIRS = {
+    "dhbe": DHBE.per_round(),
+    "deep-sanitizer": DeepSanitizer.per_round(),
+    "deep-sanitizer-quick": DeepSanitizer.quick(),
+}
 Work = Callable[[nn.Module, ModelSpec], object]
 
 
@@ -60,7 +65,7 @@ def works() -> dict[tuple[str, str], Work]:
     timed: dict[tuple[str, str], Work] = {}
     precision: Precision
     for precision in get_args(Precision):
-        for name, sanitizer in (("dhbe", DHBE()), ("deep-sanitizer", DeepSanitizer())):
+        for name, sanitizer in REPAIRS.items():
             asked = replace(sanitizer, precision=precision)
             timed[name, precision] = partial(apply_sanitizer, asked)
     timed["trigger-search", "float32"] = TriggerSearch().inspect

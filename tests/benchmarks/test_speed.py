@@ -43,10 +43,9 @@ def test_repairs_are_told_in_images_of_training(
     assert "| dhbe | float32 | 40.0 | 20,000 [20,000, 20,000] |" in speed.table([result])
 
 
-def test_what_is_timed_is_both_defenses_in_each_precision() -> None:
+def test_what_is_timed_is_each_repair_in_each_precision() -> None:
     timed: Any = speed.works()
-    assert set(timed) == {
-        ("dhbe", "float32"), ("dhbe", "bfloat16"), ("deep-sanitizer", "float32"),
-        ("deep-sanitizer", "bfloat16"), ("trigger-search", "float32"),
-    }  # fmt: skip
+    repairs = ("dhbe", "deep-sanitizer", "deep-sanitizer-quick")
+    expected = {(name, precision) for name in repairs for precision in ("float32", "bfloat16")}
+    assert set(timed) == {*expected, ("trigger-search", "float32")}
     assert timed["dhbe", "bfloat16"].args[0].precision == "bfloat16"

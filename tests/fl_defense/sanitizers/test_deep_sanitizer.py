@@ -16,7 +16,7 @@ from fl_defense.sanitizers.deep_sanitizer import _Game
 from simulations.models import ResNet, SmallCNN
 from tests.conftest import Backdoored
 
-QUICK = DeepSanitizer(steps=2, batch_size=8, num_dummies=40, balancing_steps=2, patch_size=3)
+TINY = DeepSanitizer(steps=2, batch_size=8, num_dummies=40, balancing_steps=2, patch_size=3)
 
 
 def game(settings: DeepSanitizer, model: nn.Module, spec: ModelSpec) -> _Game:
@@ -34,9 +34,9 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "settings",
     [
-        QUICK,
-        replace(QUICK, patch_size=12, patch_location="shared", balancing_steps=0),
-        replace(QUICK, head_batchnorm="train", warm_start=True),
+        TINY,
+        replace(TINY, patch_size=12, patch_location="shared", balancing_steps=0),
+        replace(TINY, head_batchnorm="train", warm_start=True),
     ],
     ids=["short", "whole image", "train"],
 )
@@ -59,22 +59,22 @@ def test_a_linear_cut_works_too() -> None:
 
     spec = ModelSpec(build=build, input_shape=(1, 8, 8), num_classes=3, inspect_at="2")
     torch.manual_seed(0)
-    apply_sanitizer(QUICK, build(), spec)
+    apply_sanitizer(TINY, build(), spec)
 
 
 def test_the_extractor_stays_and_the_head_changes(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:
     before = weights(tiny_model)
-    after = weights(apply_sanitizer(QUICK, tiny_model, tiny_spec).model)
+    after = weights(apply_sanitizer(TINY, tiny_model, tiny_spec).model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     # The default cut of the small network lies after its second pooling, submodule 7.
     assert {name.split(".")[0] for name in changed} == {"8", "9", "13"}
 
 
 def test_frozen_batchnorm_keeps_its_statistics(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    after = weights(apply_sanitizer(QUICK, tiny_model, tiny_spec).model)
-    updating = replace(QUICK, head_batchnorm="train")
+    after = weights(apply_sanitizer(TINY, tiny_model, tiny_spec).model)
+    updating = replace(TINY, head_batchnorm="train")
     trained = weights(apply_sanitizer(updating, tiny_model, tiny_spec).model)
     before = weights(tiny_model)
     assert torch.equal(after["9.running_mean"], before["9.running_mean"])
@@ -97,7 +97,7 @@ def test_dummies_are_balanced_and_remain_near_real_features(backdoored: Backdoor
 
 
 def test_a_perfect_copy_has_no_fidelity_loss(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    players = game(QUICK, tiny_model, tiny_spec)
+    players = game(TINY, tiny_model, tiny_spec)
     fidelity, consistency = players.patch_losses()
     assert fidelity.item() == pytest.approx(0, abs=1e-6)
     assert consistency.item() > 0
@@ -109,11 +109,11 @@ def test_a_perfect_copy_has_no_fidelity_loss(tiny_model: nn.Module, tiny_spec: M
 def test_patches_move_features_by_what_the_extractor_makes_of_them(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:
-    players = game(QUICK, tiny_model, tiny_spec)
+    players = game(TINY, tiny_model, tiny_spec)
     torch.manual_seed(5)
     perturbation = players._perturbation()
     torch.manual_seed(5)
-    chosen = players._draw(players.inputs, QUICK.batch_size)
+    chosen = players._draw(players.inputs, TINY.batch_size)
     patched = players.features(players.inputs[chosen]) + perturbation
     assert torch.allclose(
         players._perturbed(players.clean[chosen], perturbation), patched, atol=1e-5
@@ -123,7 +123,7 @@ def test_patches_move_features_by_what_the_extractor_makes_of_them(
 
 def test_the_generator_climbs(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
     players = game(
-        replace(QUICK, batch_size=40, generator_lr=1e-2, patch_size=5), tiny_model, tiny_spec
+        replace(TINY, batch_size=40, generator_lr=1e-2, patch_size=5), tiny_model, tiny_spec
     )
     players.head.requires_grad_(False)
 
@@ -141,8 +141,8 @@ def test_the_generator_climbs(tiny_model: nn.Module, tiny_spec: ModelSpec) -> No
 
 
 def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
-    assert apply_sanitizer(QUICK, tiny_model, tiny_spec).state is None
-    settings = replace(QUICK, warm_start=True)
+    assert apply_sanitizer(TINY, tiny_model, tiny_spec).state is None
+    settings = replace(TINY, warm_start=True)
     state = apply_sanitizer(settings, tiny_model, tiny_spec).state
     assert state is not None
     restored = pickle.loads(pickle.dumps(state))
@@ -158,6 +158,7 @@ def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: Mode
         ({"channel_dropout": 1.0}, r"channel_dropout must be in \[0, 1\), got 1.0"),
         ({"distorted_share": 1.1}, r"distorted_share must be in \[0, 1\], got 1.1"),
         ({"head_lr": 0.0}, "head_lr must be positive, got 0"),
+        ({"head_betas": (0.9, 1.0)}, r"head_betas must be two in \[0, 1\), got \(0.9, 1.0\)"),
         ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, got float16"),
         ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
@@ -172,18 +173,23 @@ def test_what_does_not_fit_the_model_is_refused(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:
     with pytest.raises(ValueError, match="patch_size must be at most the image's 8, got 9"):
-        apply_sanitizer(replace(QUICK, patch_size=9), tiny_model, tiny_spec)
+        apply_sanitizer(replace(TINY, patch_size=9), tiny_model, tiny_spec)
     spec = replace(tiny_spec, build=ResNet(width=4).build, inspect_at="nowhere")
     with pytest.raises(ValueError, match="no submodule 'nowhere'; possible: 0, 1"):
-        apply_sanitizer(QUICK, tiny_model, spec)
+        apply_sanitizer(TINY, tiny_model, spec)
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(replace(DeepSanitizer.per_round(), precision=kind) for kind in get_args(Precision)),
+        DeepSanitizer.quick(),
+    ],
+)
 def test_the_backdoor_falls_and_accuracy_stays(
-    backdoored: Backdoored, precision: Precision
+    backdoored: Backdoored, settings: DeepSanitizer
 ) -> None:
     before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
-    settings = replace(DeepSanitizer.per_round(), precision=precision)
     repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
@@ -212,7 +218,7 @@ def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backd
 def test_looking_for_distortions_changes_nothing_where_there_are_none(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:
-    looked = weights(apply_sanitizer(QUICK, tiny_model, tiny_spec, seed=0).model)
-    without = replace(QUICK, distorted_share=0.0)
+    looked = weights(apply_sanitizer(TINY, tiny_model, tiny_spec, seed=0).model)
+    without = replace(TINY, distorted_share=0.0)
     did_not = weights(apply_sanitizer(without, tiny_model, tiny_spec, seed=0).model)
     assert all(torch.equal(value, did_not[name]) for name, value in looked.items())
