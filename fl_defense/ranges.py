@@ -3,7 +3,7 @@
 Each function raises ValueError.
 """
 
-from numbers import Integral
+from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -42,7 +42,10 @@ def require_word(name: str, kind: Any, got: object) -> None:
 
 
 def require_declared(settings: object) -> None:
-    """Refuse settings that are not what their types declare: words of a Literal, whole numbers."""
+    """Refuse settings that are not what their types declare.
+
+    That is: words of a Literal, whole numbers, and tuples of so many numbers.
+    """
     for name, kind in get_type_hints(type(settings)).items():
         got = getattr(settings, name)
         if get_origin(kind) is Literal:
@@ -50,7 +53,17 @@ def require_declared(settings: object) -> None:
         elif kind is int:
             whole = isinstance(got, Integral) and not isinstance(got, bool)
             require(whole, name, "a whole number", got)
+        elif get_origin(kind) is tuple:
+            _require_numbers(name, get_args(kind), got)
         elif isinstance(got, str) and get_origin(kind) in (Union, UnionType):
             for arm in get_args(kind):
                 if get_origin(arm) is Literal:
                     require_word(name, arm, got)
+
+
+def _require_numbers(name: str, arms: tuple[Any, ...], got: object) -> None:
+    """Refuse what is no tuple or list of numbers, one for each arm unless they end in `...`."""
+    any_length = arms[-1] is Ellipsis
+    numbers = isinstance(got, (tuple, list)) and all(isinstance(value, Real) for value in got)
+    right = numbers and (any_length or len(got) == len(arms))  # type: ignore[arg-type]
+    require(right, name, "numbers" if any_length else f"{len(arms)} numbers", got)

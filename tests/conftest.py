@@ -9,7 +9,7 @@ from functools import partial
 
 # Before torch is imported, as the command line does it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# The same networks on every machine, however many cores it has; processes that tests start follow.
+# The same networks whatever the number of cores; processes that tests start follow.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest

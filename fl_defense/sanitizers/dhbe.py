@@ -152,7 +152,7 @@ class DHBE:
     generator_width: int = 16
     """Filters of the generators' last convolution (ngf)."""
     precision: Precision = "float32"
-    """Of teacher and student. bfloat16 takes 70 to 100 % of the time on a CPU with AVX-512 BF16,
+    """Of teacher and student. bfloat16 takes 70 to 115 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
     changes_models: ClassVar[bool] = True

@@ -58,6 +58,8 @@ class Modes:
     depth: Literal[10, 18] = 18
     side: int | Literal["any"] = 7
     steps: int = 3
+    betas: tuple[float, float] = (0.9, 0.999)
+    rates: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
         require_declared(self)
@@ -72,9 +74,14 @@ class Modes:
         ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
         ({"steps": None}, "steps must be a whole number, got None"),
         ({"steps": True}, "steps must be a whole number, got True"),
+        ({"betas": 0.9}, "betas must be 2 numbers, got 0.9"),
+        ({"betas": (0.9,)}, r"betas must be 2 numbers, got \(0.9,\)"),
+        ({"betas": ("0.9", 0.5)}, r"betas must be 2 numbers, got \('0.9', 0.5\)"),
+        ({"rates": None}, "rates must be numbers, got None"),
     ],
 )
 def test_what_a_dataclass_declares_is_required(fields: dict[str, Any], message: str) -> None:
     Modes(mode="train", depth=10, side="any", steps=np.int64(4))
+    Modes(betas=[np.float64(0), 1], rates=())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"^{message}$"):
         Modes(**fields)

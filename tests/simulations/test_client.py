@@ -130,5 +130,10 @@ def test_augmentation_changes_the_images_but_not_their_number(augmentation: str)
 
 def test_the_number_of_threads_is_given_back() -> None:
     before = torch.get_num_threads()
-    train(0)
-    assert torch.get_num_threads() == before
+    other = SCENARIO.engine.cpus_per_client + 1
+    try:
+        torch.set_num_threads(other)
+        train(0)
+        assert torch.get_num_threads() == other
+    finally:
+        torch.set_num_threads(before)

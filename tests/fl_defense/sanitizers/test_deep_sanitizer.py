@@ -158,7 +158,7 @@ def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: Mode
         ({"channel_dropout": 1.0}, r"channel_dropout must be in \[0, 1\), got 1.0"),
         ({"distorted_share": 1.1}, r"distorted_share must be in \[0, 1\], got 1.1"),
         ({"head_lr": 0.0}, "head_lr must be positive, got 0"),
-        ({"head_betas": (0.9, 1.0)}, r"head_betas must be two in \[0, 1\), got \(0.9, 1.0\)"),
+        ({"head_betas": (0.9, 1.0)}, r"head_betas must be in \[0, 1\), got \(0.9, 1.0\)"),
         ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, got float16"),
         ({"patch_size": 2}, "patch_size must be at least 3 or null, got 2"),
@@ -167,6 +167,16 @@ def test_a_warm_start_carries_the_patches(tiny_model: nn.Module, tiny_spec: Mode
 def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DeepSanitizer(**fields)
+
+
+def test_the_heads_adam_forgets_as_it_is_told(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    default, *others = (
+        apply_sanitizer(replace(TINY, head_betas=betas), tiny_model, tiny_spec, seed=0)
+        for betas in ((0.9, 0.999), (0.8, 0.999), (0.9, 0.95))
+    )
+    for other in others:
+        changed = weights(other.model)
+        assert any(not torch.equal(v, changed[n]) for n, v in weights(default.model).items())
 
 
 def test_what_does_not_fit_the_model_is_refused(
