@@ -64,6 +64,9 @@ def require_declared(settings: object) -> None:
 def _require_numbers(name: str, arms: tuple[Any, ...], got: object) -> None:
     """Refuse what is no tuple or list of numbers, one for each arm unless they end in `...`."""
     any_length = arms[-1] is Ellipsis
-    numbers = isinstance(got, (tuple, list)) and all(isinstance(value, Real) for value in got)
-    right = numbers and (any_length or len(got) == len(arms))  # type: ignore[arg-type]
-    require(right, name, "numbers" if any_length else f"{len(arms)} numbers", got)
+    are_numbers = (
+        isinstance(got, (tuple, list))
+        and all(isinstance(value, Real) for value in got)
+        and (any_length or len(got) == len(arms))
+    )
+    require(are_numbers, name, "numbers" if any_length else f"{len(arms)} numbers", got)
