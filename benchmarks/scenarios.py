@@ -26,45 +26,29 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from simulations.run import run_scenario
 from simulations.scenario import load_scenario
 
+DEEP_SANITIZER = ["defense.name=deep-sanitizer"]
+QUICK = [*DEEP_SANITIZER, "defense.preset=quick"]
+FIRST_OF_TEN = ["rounds=10", "repair.schedule.first-round=1"]
 VARIANTS = {
     "defended": [],
     "undefended": ["defense.name=none"],
     "no attack": ["attack.name=none", "defense.name=none"],
     "no attack, dhbe": ["attack.name=none"],
-    "no attack, deep-sanitizer": ["attack.name=none", "defense.name=deep-sanitizer"],
+    "no attack, deep-sanitizer": ["attack.name=none", *DEEP_SANITIZER],
     "a quarter poisoned": ["attack.poison-rate=0.25"],
     "half poisoned": ["attack.poison-rate=0.5"],
     "half poisoned, updates sent twice": ["attack.poison-rate=0.5", "attack.boost=2"],
     "repaired model broadcast": ["repair.broadcast=repaired"],
     "warm start": ["defense.warm-start=true"],
     "75 iterations": ["defense.iterations=75"],
-    "deep-sanitizer": ["defense.name=deep-sanitizer"],
-    "deep-sanitizer, quick": ["defense.name=deep-sanitizer", "defense.preset=quick"],
-    "no attack, deep-sanitizer, quick": [
-        "attack.name=none",
-        "defense.name=deep-sanitizer",
-        "defense.preset=quick",
-    ],
-    "deep-sanitizer, dummies not moved": [
-        "defense.name=deep-sanitizer",
-        "defense.balancing-steps=0",
-    ],
-    "deep-sanitizer, warm start": ["defense.name=deep-sanitizer", "defense.warm-start=true"],
-    "dhbe, repaired from the first of ten rounds": [
-        "rounds=10",
-        "repair.schedule.first-round=1",
-    ],
-    "deep-sanitizer, repaired from the first of ten rounds": [
-        "defense.name=deep-sanitizer",
-        "rounds=10",
-        "repair.schedule.first-round=1",
-    ],
-    "deep-sanitizer, quick, repaired from the first of ten rounds": [
-        "defense.name=deep-sanitizer",
-        "defense.preset=quick",
-        "rounds=10",
-        "repair.schedule.first-round=1",
-    ],
+    "deep-sanitizer": DEEP_SANITIZER,
+    "deep-sanitizer, quick": QUICK,
+    "no attack, deep-sanitizer, quick": ["attack.name=none", *QUICK],
+    "deep-sanitizer, dummies not moved": [*DEEP_SANITIZER, "defense.balancing-steps=0"],
+    "deep-sanitizer, warm start": [*DEEP_SANITIZER, "defense.warm-start=true"],
+    "dhbe, repaired from the first of ten rounds": FIRST_OF_TEN,
+    "deep-sanitizer, repaired from the first of ten rounds": [*DEEP_SANITIZER, *FIRST_OF_TEN],
+    "deep-sanitizer, quick, repaired from the first of ten rounds": [*QUICK, *FIRST_OF_TEN],
     "repaired model broadcast, every third round": [
         "repair.broadcast=repaired",
         "repair.schedule.every=3",
@@ -77,7 +61,7 @@ VARIANTS = {
         "repair.schedule.last=false",
     ],
     "dhbe in bfloat16": ["defense.name=dhbe", "defense.precision=bfloat16"],
-    "deep-sanitizer in bfloat16": ["defense.name=deep-sanitizer", "defense.precision=bfloat16"],
+    "deep-sanitizer in bfloat16": [*DEEP_SANITIZER, "defense.precision=bfloat16"],
     "FedMedian": ["aggregator.name=fedmedian"],
     "MultiKrum": ["aggregator.name=multikrum", "aggregator.num-malicious=2"],
 }

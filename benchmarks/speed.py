@@ -24,6 +24,7 @@ from typing import Any, get_args
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from defenses import SANITIZERS
 from torch import nn
 from torch.nn import functional
 from victims import MODELS, say
@@ -31,18 +32,15 @@ from victims import MODELS, say
 from fl_defense.computation import Precision
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers import DHBE, DeepSanitizer, NoEffectWarning, apply_sanitizer
+from fl_defense.sanitizers import NoEffectWarning, apply_sanitizer
 
 NUM_CLASSES = 10
 TRAINED = 2_000
 """Images of one timed stretch of training."""
 BATCH_SIZE = 32
 """Of training, as in the shipped scenarios."""
-REPAIRS = {
-    "dhbe": DHBE.per_round(),
-    "deep-sanitizer": DeepSanitizer.per_round(),
-    "deep-sanitizer-quick": DeepSanitizer.quick(),
-}
+REPAIRS = ("dhbe", "deep-sanitizer", "deep-sanitizer-quick")
+"""Defenses with a choice of precision."""
 Work = Callable[[nn.Module, ModelSpec], object]
 
 
@@ -65,8 +63,8 @@ def works() -> dict[tuple[str, str], Work]:
     timed: dict[tuple[str, str], Work] = {}
     precision: Precision
     for precision in get_args(Precision):
-        for name, sanitizer in REPAIRS.items():
-            asked = replace(sanitizer, precision=precision)
+        for name in REPAIRS:
+            asked = replace(SANITIZERS[name], precision=precision)
             timed[name, precision] = partial(apply_sanitizer, asked)
     timed["trigger-search", "float32"] = TriggerSearch().inspect
     return timed
