@@ -173,7 +173,7 @@ def place_patches(patches: Tensor, shape: tuple[int, int], *, shared: bool) -> T
 
 
 def _places(side: int, size: int, draws: int, like: Tensor) -> Tensor:
-    """Return one-hot matrices (draws, size, side) that move a patch's rows to a random place."""
+    """Return one-hot matrices (draws, size, side) that move a side of a patch to a random place."""
     first = torch.randint(size - side + 1, (draws, 1, 1), device=like.device)
     rows, of_patch = (torch.arange(end, device=like.device) for end in (size, side))
     return (rows[:, None] - first == of_patch).to(like.dtype)

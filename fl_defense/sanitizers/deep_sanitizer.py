@@ -143,8 +143,8 @@ class DeepSanitizer:
         require_positive(self, "balancing_lr", "head_lr", "generator_lr")
         dropout, size = self.channel_dropout, self.patch_size
         require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
-        forget = all(0 <= beta < 1 for beta in self.head_betas)
-        require(forget, "head_betas", "in [0, 1)", self.head_betas)
+        in_range = all(0 <= beta < 1 for beta in self.head_betas)
+        require(in_range, "head_betas", "in [0, 1)", self.head_betas)
         require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
 
     @classmethod
