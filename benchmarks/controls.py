@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.inspections import FreeEagle
-from fl_defense.model_spec import ModelSpec
-from fl_defense.pictures import fit
+from fl_defense.model.batches import in_chunks
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import BCU, DHBE, DeepSanitizer, Sanitized, Sanitizer
-from fl_defense.sanitizers._dummies import Dummies
-from fl_defense.sanitizers.base import State
-from fl_defense.surrogates import in_chunks, most_familiar, scenes
+from fl_defense.sanitizers.deep_sanitizer.dummies import Dummies
+from fl_defense.state import State
+from fl_defense.surrogates.familiarity import most_familiar
+from fl_defense.surrogates.picture_folder import fit
+from fl_defense.surrogates.scenes import scenes
 
 
 @dataclass(frozen=True, kw_only=True)

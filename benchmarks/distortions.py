@@ -20,9 +20,12 @@ from inspection import SMALL
 from repair import root_of
 from victims import Farm, Setting, say
 
-from fl_defense.distortion_search import DistortionSearch
-from fl_defense.sanitizers.base import frozen_copy, seeded
-from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
+from fl_defense.model.batches import in_chunks
+from fl_defense.model.training import frozen_copy, seeded
+from fl_defense.search.distortions import DistortionSearch
+from fl_defense.surrogates.familiarity import draw_familiar
+from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.surrogates.scenes import Scenes
 
 RESNET = {"model": "resnet-10-w16", "max_train": 10_000, "epochs": 5}
 TRIGGERS = ("clean", "patch", "patch-8x8", "blended", "sinusoid", "warped")

@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from victims import MODELS, Farm, Setting, say
 
-from fl_defense.alarm import calibrated_bound
 from fl_defense.inspections import FreeEagle, Inspection, TriggerSearch
-from fl_defense.model_spec import OnImages
+from fl_defense.model.deployed import DeployedModel
+from fl_defense.rounds.suspicion import calibrated_bound
 
 SMALL: dict[str, dict[str, Any]] = {
     "digits": {"max_train": None, "epochs": 8, "batch_size": 64},
@@ -94,7 +94,7 @@ def inspect(farm: Farm, setting: Setting, inspection: Inspection) -> dict[str, A
         "suspected_class": found.suspected_class,
         "target": setting.target,
         **{score: getattr(found, score) for score in SCORES if hasattr(found, score)},
-        **victim.measure(OnImages(victim.model, victim.spec.pixels)),
+        **victim.measure(DeployedModel(victim.model, victim.spec.pixels)),
     }
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from fl_defense.records import RoundRecord
-from simulations.run import run_scenario
-from simulations.scenario import load_scenario
+from fl_defense.rounds.records import RoundRecord
+from simulations.federation.run import run_scenario
+from simulations.scenario.load import load_scenario
 
 ROOT = Path(__file__).parents[1]
 WARM_UP = 10

@@ -35,7 +35,7 @@ from defenses import LEVER_GROUPS, LEVERS, SANITIZERS
 from victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 
 from fl_defense.metrics import defense_effectiveness
-from fl_defense.model_spec import OnImages
+from fl_defense.model.deployed import DeployedModel
 from fl_defense.sanitizers import Sanitizer, apply_sanitizer
 
 SMALL: dict[str, Any] = {
@@ -129,7 +129,7 @@ def repair(
         sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
     if getattr(sanitizer, "surrogate", None) == OtherData():
         sanitizer = replace(sanitizer, surrogate=OtherData(images=farm.other(setting)))
-    before = victim.measure(OnImages(victim.model, victim.spec.pixels))
+    before = victim.measure(DeployedModel(victim.model, victim.spec.pixels))
     on_gpu = farm.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -175,7 +175,7 @@ def floor(farm: Farm, setting: Setting) -> float | None:
     clean: Victim = farm.victim(
         Setting(**{**vars(setting), "trigger": "clean"}),
     )
-    return clean.measure(OnImages(clean.model, clean.spec.pixels), setting.trigger)["asr"]
+    return clean.measure(DeployedModel(clean.model, clean.spec.pixels), setting.trigger)["asr"]
 
 
 def peak_mib(on_gpu: bool) -> float:

@@ -17,7 +17,9 @@ import scenarios
 import speed
 from matplotlib.figure import Figure
 
-from fl_defense.distortion_search import Noise, Warps, Waves
+from fl_defense.search.noise import Noise
+from fl_defense.search.warps import Warps
+from fl_defense.search.waves import Waves
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"

@@ -23,8 +23,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from simulations.run import run_scenario
-from simulations.scenario import load_scenario
+from simulations.federation.run import run_scenario
+from simulations.scenario.load import load_scenario
 
 DEEP_SANITIZER = ["defense.name=deep-sanitizer"]
 QUICK = [*DEEP_SANITIZER, "defense.preset=quick"]

@@ -29,9 +29,9 @@ from torch import nn
 from torch.nn import functional
 from victims import MODELS, say
 
-from fl_defense.computation import Precision
 from fl_defense.inspections import TriggerSearch
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model.precision import Precision
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import NoEffectWarning, apply_sanitizer
 
 NUM_CLASSES = 10
@@ -45,7 +45,7 @@ Work = Callable[[nn.Module, ModelSpec], object]
 
 
 def train(model: nn.Module, spec: ModelSpec) -> None:
-    """Take a client's steps over `TRAINED` images, as `simulations/client.py` does."""
+    """Take a client's steps over `TRAINED` images, as `federation/local_training.py` does."""
     model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     device = next(model.parameters()).device

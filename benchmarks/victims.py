@@ -18,12 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
-from fl_defense.model_spec import ModelSpec, OnImages
-from simulations.backdoor import Backdoor
+from fl_defense.metrics import accuracy, attack_success_rate, robust_accuracy
+from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.model.spec import ModelSpec
+from simulations.attack.backdoor import Backdoor
+from simulations.attack.triggers.base import Trigger
+from simulations.attack.triggers.blended import Blended
+from simulations.attack.triggers.patch import Patch
+from simulations.attack.triggers.sinusoid import Sinusoid
+from simulations.attack.triggers.warped import Warped
 from simulations.data import Digits, FashionMNIST, ImageData, ImageFolder, ImageSource
-from simulations.models import Architecture, ResNet, SmallCNN
-from simulations.triggers import Blended, Patch, Sinusoid, Trigger, Warped
+from simulations.models.base import Architecture
+from simulations.models.resnet import ResNet
+from simulations.models.small_cnn import SmallCNN
 
 MODELS: dict[str, Architecture] = {
     "small-cnn": SmallCNN(width=16),
@@ -181,7 +188,7 @@ class Farm:
             started = time.perf_counter()
             _train(victim, self.device)
             torch.save(model.state_dict(), path)
-            rates = victim.measure(OnImages(model, spec.pixels))
+            rates = victim.measure(DeployedModel(model, spec.pixels))
             say(f"trained {setting} in {time.perf_counter() - started:.0f} s: {rates}")
         model.eval()
         return victim

@@ -22,9 +22,9 @@ from torch.nn import functional
 from torchvision.io import write_png
 from torchvision.models import resnet18
 
-from simulations.backdoor import Backdoor
+from simulations.attack.backdoor import Backdoor
+from simulations.attack.triggers.patch import Patch
 from simulations.data import Digits, load_data
-from simulations.triggers import Patch
 
 SIDE = 32
 POISON_RATE, BACKDOOR = 0.2, Backdoor(trigger=Patch(size=5), target=0)

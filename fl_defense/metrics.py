@@ -5,35 +5,7 @@ robust accuracy follow BackdoorBench: images whose true class is already the att
 left out, for they say nothing about the trigger.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
-import torch
-from torch import Tensor, nn
-
-
-@torch.no_grad()
-def predict(classify: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Return the predicted class of every image, shape (N,), on the CPU.
-
-    Args:
-        classify: maps a batch to logits (B, K); used in eval mode; every module's mode is restored.
-        batches: tensors that `classify` takes, already on its device.
-    """
-    with in_eval_mode(classify):
-        return torch.cat([classify(batch).argmax(dim=1) for batch in batches]).cpu()
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode; afterwards each of its modules is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in modes.items():
-            module.training = was_training
+from torch import Tensor
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:

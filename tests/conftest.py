@@ -18,13 +18,14 @@ from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, Rec
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.metrics import accuracy, attack_success_rate, predict, robust_accuracy
-from fl_defense.model_spec import ModelSpec, OnImages
-from simulations.backdoor import Backdoor
+from fl_defense.metrics import accuracy, attack_success_rate, robust_accuracy
+from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.model.spec import ModelSpec
+from simulations.attack.backdoor import Backdoor
+from simulations.attack.triggers.blended import Blended
 from simulations.data import Digits, load_data
-from simulations.engines import set_task_identity
-from simulations.models import SmallCNN
-from simulations.triggers import Blended
+from simulations.federation.in_process import set_task_identity
+from simulations.models.small_cnn import SmallCNN
 
 Arrays = Mapping[str, Tensor]
 
@@ -136,7 +137,7 @@ def train_backdoored(backdoor: Backdoor) -> Backdoored:
             optimizer.step()
             schedule.step()
     result = Backdoored(model=model.eval(), spec=spec, backdoor=backdoor)
-    found = result.measure(OnImages(model, spec.pixels))
+    found = result.measure(DeployedModel(model, spec.pixels))
     assert found[0] > 0.95, found
     assert found[1] > 0.95, found
     return result

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from fl_defense.sanitizers import SANITIZERS
-from simulations.scenario import ConfigError, Scenario, load_scenario, scenario_schema
+from simulations.scenario import ConfigError
+from simulations.scenario.load import load_scenario, scenario_schema
+from simulations.scenario.scenario import Scenario
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SCENARIOS = sorted((CONFIGS / "scenarios").glob("*.yaml"))

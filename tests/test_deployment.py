@@ -16,14 +16,14 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, Result
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.records import RoundRecord
+from fl_defense.flower.strategy import SanitizingStrategy
+from fl_defense.model.spec import ModelSpec
+from fl_defense.rounds.records import RoundRecord
+from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import NoDefense
-from fl_defense.schedule import Schedule
-from fl_defense.strategy import SanitizingStrategy
-from simulations.engines import InProcessGrid
-from simulations.run import run_scenario
-from simulations.scenario import load_scenario
+from simulations.federation.in_process import InProcessGrid
+from simulations.federation.run import run_scenario
+from simulations.scenario.load import load_scenario
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +103,8 @@ def test_a_start_that_will_not_be_called_is_told(
 
     warned: list[str] = []
     monkeypatch.setattr(
-        "fl_defense.strategy.logger.warning", lambda text, *parts: warned.append(text % parts)
+        "fl_defense.flower.strategy.logger.warning",
+        lambda text, *parts: warned.append(text % parts),
     )
     SanitizingStrategy(FedAvg(), NoDefense(), tiny_spec, device="cpu")
     assert warned == []

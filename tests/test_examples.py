@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from fl_defense.records import RoundOutcome
+from fl_defense.rounds.records import RoundOutcome
 from fl_defense.sanitizers import DHBE
-from simulations.engines import run_federation
-from simulations.scenario import InProcessEngine
+from simulations.federation.engines import run_federation
+from simulations.scenario.engines import InProcessEngine
 
 ROOT = Path(__file__).parents[1]
 DROP_IN = ROOT / "examples/drop_in"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fl_defense.sanitizers import SANITIZERS
-from simulations.scenario import load_scenario
+from simulations.scenario.load import load_scenario
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

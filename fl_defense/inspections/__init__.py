@@ -1,6 +1,6 @@
 """The inspections: is this model backdoored, and towards which class? `base` is their contract."""
 
-from fl_defense.inspections.base import Inspection, Suspicion
+from fl_defense.inspections.base import Finding, Inspection
 from fl_defense.inspections.freeeagle import FreeEagle
 from fl_defense.inspections.trigger_search import TriggerSearch
 
@@ -10,4 +10,4 @@ INSPECTIONS: dict[str, type[Inspection]] = {
 }
 """Inspections by the name that a scenario gives."""
 
-__all__ = ["INSPECTIONS", "FreeEagle", "Inspection", "Suspicion", "TriggerSearch"]
+__all__ = ["INSPECTIONS", "Finding", "FreeEagle", "Inspection", "TriggerSearch"]

@@ -4,11 +4,11 @@ from typing import Protocol
 
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers.base import State
+from fl_defense.model.spec import ModelSpec
+from fl_defense.state import State
 
 
-class Suspicion(Protocol):
+class Finding(Protocol):
     """What every inspection says of a model."""
 
     @property
@@ -40,7 +40,7 @@ class Inspection(Protocol):
 
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
-    ) -> Suspicion:
+    ) -> Finding:
         """Inspect a model, which stays untouched, on its own device.
 
         Args:

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require_at_least, require_declared, require_positive
-from fl_defense.sanitizers.base import State, frozen_copy
-from fl_defense.surrogates import scenes
+from fl_defense.model.spec import ModelSpec
+from fl_defense.model.training import frozen_copy
+from fl_defense.state import State
+from fl_defense.surrogates.scenes import scenes
+from fl_defense.validation import require_at_least, require_declared, require_positive
 
 FEWEST_CLASSES = 8
 """Classes below which the quartiles of the tendencies are not used."""
@@ -33,7 +34,7 @@ NUM_PROBES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundLeak:
+class FreeEagleFinding:
     """What FreeEagle found in one model of K classes."""
 
     posteriors: Tensor
@@ -112,7 +113,7 @@ class FreeEagle:
         *,
         seed: int = 0,
         state: State | None = None,
-    ) -> FoundLeak:
+    ) -> FreeEagleFinding:
         """Inspect a model, which stays untouched, on its own device.
 
         Args:
@@ -161,13 +162,13 @@ class FreeEagle:
         return dummies.detach().view_as(start)
 
 
-def judge(posteriors: Tensor) -> FoundLeak:
+def judge(posteriors: Tensor) -> FreeEagleFinding:
     """Score a posterior matrix (K, K): rows are the dummies' classes, columns the posteriors."""
     num_classes = len(posteriors)
     crossed = posteriors.double().clone().fill_diagonal_(0)
     tendencies = crossed.mean(0) * num_classes / (num_classes - 1)
     cell_anomaly = _outlier(crossed[~torch.eye(num_classes, dtype=torch.bool)])
-    return FoundLeak(
+    return FreeEagleFinding(
         posteriors=crossed.float(),
         tendencies=tendencies.float(),
         anomaly=_outlier(tendencies) if num_classes >= FEWEST_CLASSES else cell_anomaly,

@@ -22,18 +22,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fl_defense.computation import Computation
-from fl_defense.distortion_search import DistortionSearch, FoundDistortion
-from fl_defense.model_spec import ModelSpec
-from fl_defense.patch_search import PatchSearch, leads, searched_side, trial_on
-from fl_defense.ranges import require_at_least, require_declared
-from fl_defense.sanitizers.base import (
-    State,
-    frozen_copy,
-    require_image_gradient,
-    seeded,
-)
-from fl_defense.surrogates import AnsweredScenes, Scenes, draw_familiar, in_chunks
+from fl_defense.model.batches import in_chunks
+from fl_defense.model.precision import Execution
+from fl_defense.model.spec import ModelSpec
+from fl_defense.model.training import frozen_copy, require_image_gradient, seeded
+from fl_defense.search.distortions import DistortionSearch, FoundDistortion
+from fl_defense.search.effects import flipped, leads
+from fl_defense.search.patches import PatchSearch, searched_side, trial_on
+from fl_defense.state import State
+from fl_defense.surrogates.familiarity import draw_familiar
+from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.surrogates.scenes import Scenes
+from fl_defense.validation import require_at_least, require_declared
 
 PATCH_BAR = 3.0
 """Anomaly that no patch reaches in a clean model of images of 28 pixels and more."""
@@ -44,7 +44,7 @@ NUM_JUDGES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundTrigger:
+class TriggerFinding:
     """The strongest trigger in a model, and what it does to scenes that it was not searched on."""
 
     anomaly: float
@@ -109,7 +109,7 @@ class TriggerSearch:
 
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
-    ) -> FoundTrigger:
+    ) -> TriggerFinding:
         """Inspect a model, which stays untouched, on its own device.
 
         Args:
@@ -126,10 +126,10 @@ class TriggerSearch:
         self.check(suspect, spec)
         device = next(model.parameters()).device
         with seeded(seed, device):
-            computation = Computation("float32", suspect, spec.input_shape)
+            computation = Execution("float32", suspect, spec.input_shape)
             return self._search(computation.of(suspect), spec, device)
 
-    def _search(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> FoundTrigger:
+    def _search(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> TriggerFinding:
         inputs = draw_familiar(Scenes(), model, spec, 2 * self.num_scenes, self.scenes_per_kept)
         # The most familiar come first: dealt out in turn, both halves are alike.
         answers = in_chunks(model, inputs)
@@ -151,17 +151,17 @@ class TriggerSearch:
 @torch.no_grad()
 def _whole(
     found: FoundDistortion, model: nn.Module, spec: ModelSpec, judges: AnsweredScenes
-) -> FoundTrigger:
+) -> TriggerFinding:
     """Tell of a whole-image change that a model obeys as of a patch."""
     inputs, answers = judges.sample(NUM_JUDGES)
     images = spec.pixels.denormalize(inputs).clamp(0, 1)
     changed = found.add_to(images)
     label = found.suspected_class
-    return FoundTrigger(
+    return TriggerFinding(
         anomaly=PATCH_BAR * found.anomaly / found.family.bar,
         kind=found.family.name,
         suspected_class=label,
-        flipped=_flipped(model(spec.pixels.normalize(changed)), answers, label),
+        flipped=flipped(model(spec.pixels.normalize(changed)), answers, label),
         place=(0, 0),
         patch=(changed - images)[0].cpu(),
     )
@@ -170,7 +170,7 @@ def _whole(
 @torch.no_grad()
 def _measure(
     patches: PatchSearch, place: int, model: nn.Module, spec: ModelSpec, judges: AnsweredScenes
-) -> FoundTrigger:
+) -> TriggerFinding:
     inputs, answers = judges.sample(NUM_JUDGES)
     at = torch.full((NUM_JUDGES,), place, device=inputs.device)
     images = spec.pixels.denormalize(inputs).clamp(0, 1)
@@ -179,16 +179,10 @@ def _measure(
     lead = leads(logits - answers).mean(0)
     label = int(lead.argmax())
     row, column = patches.places[place].tolist()
-    return FoundTrigger(
+    return TriggerFinding(
         anomaly=float(lead[label]) / judges.spread(),
         suspected_class=label,
-        flipped=_flipped(logits, answers, label),
+        flipped=flipped(logits, answers, label),
         place=(row, column),
         patch=patches.patches[place].cpu(),
     )
-
-
-def _flipped(logits: Tensor, answers: Tensor, label: int) -> float:
-    """Return the share of images, answered otherwise before, that are now taken for a class."""
-    others = answers.argmax(1) != label
-    return (logits.argmax(1) == label)[others].double().mean().nan_to_num().item()

@@ -1,18 +1,12 @@
 """The defenses. Each file reads in the order of its paper; `base` holds their contract."""
 
-from fl_defense.sanitizers.base import (
-    ContractError,
-    NoEffectWarning,
-    Sanitized,
-    Sanitizer,
-    apply_sanitizer,
-    check_sanitizer,
-)
+from fl_defense.sanitizers.apply import apply_sanitizer, check_sanitizer
+from fl_defense.sanitizers.base import ContractError, NoEffectWarning, Sanitized, Sanitizer
 from fl_defense.sanitizers.bcu import BCU
 from fl_defense.sanitizers.clp import CLP
-from fl_defense.sanitizers.deep_cleanse import DeepCleanse
-from fl_defense.sanitizers.deep_sanitizer import DeepSanitizer
-from fl_defense.sanitizers.dhbe import DHBE
+from fl_defense.sanitizers.deep_cleanse.method import DeepCleanse
+from fl_defense.sanitizers.deep_sanitizer.method import DeepSanitizer
+from fl_defense.sanitizers.dhbe.method import DHBE
 from fl_defense.sanitizers.none import NoDefense
 from fl_defense.sanitizers.pipeline import Pipeline
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fl_defense.model_spec import Pixels
+from fl_defense.model.spec import Pixels
 
 LARGEST_GRID = 8
 """Side from which a generator has to double its grid (DHBE's code starts from 5 to 8)."""

@@ -37,11 +37,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.batchnorm import correct_statistics
-from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require, require_at_least, require_declared, require_positive
-from fl_defense.sanitizers.base import Sanitized, State, frozen_copy, trainable
-from fl_defense.surrogates import Scenes, Surrogate, class_balance, draw_familiar, in_chunks
+from fl_defense.model.batches import in_chunks
+from fl_defense.model.batchnorm import correct_statistics
+from fl_defense.model.spec import ModelSpec
+from fl_defense.model.training import frozen_copy, trainable
+from fl_defense.sanitizers.base import Sanitized
+from fl_defense.state import State
+from fl_defense.surrogates.base import Surrogate
+from fl_defense.surrogates.familiarity import draw_familiar
+from fl_defense.surrogates.pool import class_balance
+from fl_defense.surrogates.scenes import Scenes
+from fl_defense.validation import require, require_at_least, require_declared, require_positive
 
 FORWARDS_PER_STEP = 4
 """Teacher 1, student 1, backward through the student 2; in forward passes."""

@@ -28,9 +28,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.ranges import require_positive
-from fl_defense.sanitizers.base import Sanitized, State
+from fl_defense.model.spec import ModelSpec
+from fl_defense.sanitizers.base import Sanitized
+from fl_defense.state import State
+from fl_defense.validation import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)

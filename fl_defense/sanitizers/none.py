@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers.base import Sanitized, State
+from fl_defense.model.spec import ModelSpec
+from fl_defense.sanitizers.base import Sanitized
+from fl_defense.state import State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,10 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
-from fl_defense.sanitizers.base import (
-    Sanitized,
-    Sanitizer,
-    State,
-    apply_sanitizer,
-    check_sanitizer,
-)
+from fl_defense.model.spec import ModelSpec
+from fl_defense.sanitizers.apply import apply_sanitizer, check_sanitizer
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
+from fl_defense.state import State
 
 MAX_SEED = 2**31
 

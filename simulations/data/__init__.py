@@ -1,17 +1,12 @@
-"""Data sets and how they are dealt out to clients."""
+"""Data sets, one file each, and how they are dealt out to clients. `base` is the contract."""
 
-from functools import lru_cache
-
-from simulations.data.datasets import (
-    CIFAR10,
-    GTSRB,
-    Digits,
-    FashionMNIST,
-    ImageFolder,
-    ImageSource,
-)
+from simulations.data.base import DataError, ImageData, ImageSource
+from simulations.data.digits import Digits
+from simulations.data.fashion_mnist import FashionMNIST
+from simulations.data.image_folder import ImageFolder
+from simulations.data.load import deal_out, load_data
 from simulations.data.partition import IID, PARTITIONS, Dirichlet, Partition
-from simulations.data.readers import DataError, ImageData
+from simulations.data.torchvision_sets import CIFAR10, GTSRB
 
 DATASETS: dict[str, type[ImageSource]] = {
     "digits": Digits,
@@ -21,13 +16,6 @@ DATASETS: dict[str, type[ImageSource]] = {
     "image-folder": ImageFolder,
 }
 """Data sets by the name that a scenario gives."""
-
-
-@lru_cache(maxsize=2)
-def load_data(source: ImageSource) -> ImageData:
-    """Read a data set once per process; the clients of a Ray worker share it."""
-    return source.load()
-
 
 __all__ = [
     "CIFAR10",
@@ -43,5 +31,6 @@ __all__ = [
     "ImageFolder",
     "ImageSource",
     "Partition",
+    "deal_out",
     "load_data",
 ]

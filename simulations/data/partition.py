@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_defense.ranges import require_at_least, require_positive
+from fl_defense.validation import require_at_least, require_positive
 
 Indices = NDArray[np.int64]
+
 
 MAX_DRAWS = 1000
 """Dirichlet draws before giving up on the smallest size."""

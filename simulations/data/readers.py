@@ -1,29 +1,16 @@
 """File formats: idx, pictures, and torchvision's downloads."""
 
 import gzip
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from simulations.data.base import DataError, ImageData
+
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of more than 8 bits a pixel."""
-
-
-class DataError(ValueError):
-    """A data set cannot be had; the message names the places looked at and the remedies."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageData:
-    """A data set in memory. Images are uint8 (N, C, H, W) in 0..255, labels int64 (N,)."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
 
 
 def find_idx_file(folder: Path, stem: str) -> Path | None:

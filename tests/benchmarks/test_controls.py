@@ -3,7 +3,7 @@ import torch
 from controls import FreeEagleFineTuning
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import apply_sanitizer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -6,7 +6,7 @@ import pytest
 import speed
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model.spec import ModelSpec
 
 
 def test_repairs_are_told_in_images_of_training(

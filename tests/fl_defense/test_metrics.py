@@ -2,14 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from fl_defense.metrics import (
-    accuracy,
-    attack_success_rate,
-    defense_effectiveness,
-    in_eval_mode,
-    predict,
-    robust_accuracy,
-)
+from fl_defense.metrics import accuracy, attack_success_rate, defense_effectiveness, robust_accuracy
+from fl_defense.model.deployed import in_eval_mode, predict
 
 LABELS = torch.tensor([0, 1, 1, 2, 2])
 TRIGGERED = torch.tensor([0, 0, 1, 0, 1])

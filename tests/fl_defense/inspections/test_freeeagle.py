@@ -10,7 +10,7 @@ from fl_defense.inspections.freeeagle import (
     FreeEagle,
     judge,
 )
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model.spec import ModelSpec
 
 QUICK = FreeEagle(steps=300, warm_steps=30)
 
@@ -104,7 +104,7 @@ def test_dummies_do_not_depend_on_their_batch() -> None:
 
 def _generator_after_probes(spec: ModelSpec) -> torch.Generator:
     from fl_defense.inspections.freeeagle import NUM_PROBES
-    from fl_defense.surrogates import scenes
+    from fl_defense.surrogates.scenes import scenes
 
     generator = torch.Generator().manual_seed(0)
     scenes(NUM_PROBES, spec.input_shape, generator=generator)

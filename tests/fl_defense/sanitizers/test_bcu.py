@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense.model_spec import ModelSpec, Pixels
+from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import BCU, apply_sanitizer
 from fl_defense.sanitizers.bcu import stages_by_map_size
-from simulations.models import ResNet, SmallCNN
+from simulations.models.resnet import ResNet
+from simulations.models.small_cnn import SmallCNN
 
 
 def resnet_spec(width: int = 8) -> ModelSpec:

@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.model.deployed import DeployedModel
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import CLP, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers.clp import channel_lipschitz_bounds, convolutions_with_batchnorm
-from simulations.models import ResNet, SmallCNN
+from simulations.models.resnet import ResNet
+from simulations.models.small_cnn import SmallCNN
 from tests.conftest import Backdoored
 
 SHAPE = (3, 16, 16)
@@ -107,7 +109,7 @@ def test_bad_threshold(value: float) -> None:
 
 
 def test_what_it_switches_off_does_not_ruin_the_model(backdoored: Backdoored) -> None:
-    accuracy, _, _ = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
+    accuracy, _, _ = backdoored.measure(DeployedModel(backdoored.model, backdoored.spec.pixels))
     result = apply_sanitizer(CLP(threshold=2.0), backdoored.model, backdoored.spec)
     repaired, _, _ = backdoored.measure(result.deployed(backdoored.spec))
     assert result.details["num_pruned"] > 0

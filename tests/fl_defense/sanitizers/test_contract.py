@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense import sanitizers, surrogates
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import (
     BCU,
     CLP,
@@ -27,7 +27,7 @@ from fl_defense.sanitizers import (
     apply_sanitizer,
     check_sanitizer,
 )
-from simulations.choices import field_docs
+from simulations.scenario.named_parts import field_docs
 
 QUICK: dict[str, Sanitizer] = {
     "none": NoDefense(),

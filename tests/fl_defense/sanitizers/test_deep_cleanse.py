@@ -5,12 +5,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense.model_spec import ModelSpec, OnImages, Pixels
+from fl_defense.model.deployed import DeployedModel
+from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import DeepCleanse, apply_sanitizer
-from fl_defense.sanitizers._completion import CompletionNetwork, random_holes, train_completion
-from fl_defense.sanitizers.deep_cleanse import Purifier, layers_to_look_at, maps_and_gradients
-from fl_defense.surrogates import scenes
-from simulations.models import ResNet, SmallCNN
+from fl_defense.sanitizers.deep_cleanse.completion import (
+    CompletionNetwork,
+    random_holes,
+    train_completion,
+)
+from fl_defense.sanitizers.deep_cleanse.purifier import (
+    Purifier,
+    layers_to_look_at,
+    maps_and_gradients,
+)
+from fl_defense.surrogates.scenes import scenes
+from simulations.models.resnet import ResNet
+from simulations.models.small_cnn import SmallCNN
 from tests.conftest import Backdoored
 
 QUICK = DeepCleanse(
@@ -183,7 +193,7 @@ def test_the_backdoor_falls_for_the_system_and_stays_in_the_model(backdoored: Ba
     )
     result = apply_sanitizer(settings, backdoored.model, backdoored.spec)
     system = backdoored.measure(result.deployed(backdoored.spec))
-    model = backdoored.measure(OnImages(result.model, backdoored.spec.pixels))
+    model = backdoored.measure(DeployedModel(result.model, backdoored.spec.pixels))
     assert model[1] > 0.95
     assert system[1] < 0.3
     assert system[0] > 0.8

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense.computation import Precision
-from fl_defense.distortion_search import Noise
-from fl_defense.model_spec import ModelSpec, OnImages
+from fl_defense.model.deployed import DeployedModel
+from fl_defense.model.precision import Precision
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
-from fl_defense.sanitizers.deep_sanitizer import _Game
-from simulations.models import ResNet, SmallCNN
+from fl_defense.sanitizers.deep_sanitizer.method import _Game
+from fl_defense.search.noise import Noise
+from simulations.models.resnet import ResNet
+from simulations.models.small_cnn import SmallCNN
 from tests.conftest import Backdoored
 
 TINY = DeepSanitizer(steps=2, batch_size=8, num_dummies=40, balancing_steps=2, patch_size=3)
@@ -199,7 +201,7 @@ def test_what_does_not_fit_the_model_is_refused(
 def test_the_backdoor_falls_and_accuracy_stays(
     backdoored: Backdoored, settings: DeepSanitizer
 ) -> None:
-    before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
+    before = backdoored.measure(DeployedModel(backdoored.model, backdoored.spec.pixels))
     repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
@@ -209,7 +211,7 @@ def test_the_backdoor_falls_and_accuracy_stays(
 
 
 def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backdoored) -> None:
-    before = blended.measure(OnImages(blended.model, blended.spec.pixels))
+    before = blended.measure(DeployedModel(blended.model, blended.spec.pixels))
     # On images as small as these the default leaves half of it: twice its weight is needed.
     default = apply_sanitizer(DeepSanitizer.per_round(), blended.model, blended.spec, seed=0)
     assert blended.measure(default.deployed(blended.spec))[1] < 0.6

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense.computation import Precision
-from fl_defense.distortion_search import Noise
-from fl_defense.model_spec import ModelSpec, OnImages, Pixels
-from fl_defense.patch_search import searched_side
+from fl_defense.model.deployed import DeployedModel
+from fl_defense.model.precision import Precision
+from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
-from fl_defense.sanitizers._effects import excess
 from fl_defense.sanitizers._generators import place_patches
-from fl_defense.sanitizers.dhbe import _Game, total_variation
-from simulations.models import SmallCNN
+from fl_defense.sanitizers.dhbe.method import _Game, total_variation
+from fl_defense.search.effects import excess
+from fl_defense.search.noise import Noise
+from fl_defense.search.patches import searched_side
+from simulations.models.small_cnn import SmallCNN
 from tests.conftest import Backdoored
 
 QUICK = DHBE(iterations=3, batch_size=8, num_scenes=40, patch_size=3, tolerated_raise=0.0)
@@ -279,7 +280,7 @@ def test_faithful_has_the_paper_codes_settings() -> None:
 def test_the_backdoor_falls_and_accuracy_stays(
     backdoored: Backdoored, precision: Precision
 ) -> None:
-    before = backdoored.measure(OnImages(backdoored.model, backdoored.spec.pixels))
+    before = backdoored.measure(DeployedModel(backdoored.model, backdoored.spec.pixels))
     settings = replace(DHBE.per_round(), precision=precision)
     repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
@@ -358,7 +359,7 @@ def test_looking_for_distortions_changes_nothing_where_there_are_none(
 
 
 def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backdoored) -> None:
-    before = blended.measure(OnImages(blended.model, blended.spec.pixels))
+    before = blended.measure(DeployedModel(blended.model, blended.spec.pixels))
     # Half the default's weight: noise hides much of digits of 16x16 pixels, and to ignore it costs.
     settings = DHBE(distortion_weight=0.5)
     repaired = apply_sanitizer(settings, blended.model, blended.spec, seed=0)

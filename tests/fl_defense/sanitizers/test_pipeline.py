@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_defense.model_spec import ModelSpec
+from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import (
     CLP,
     ContractError,

@@ -53,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
     from flwr.serverapp.strategy import FedAvg
 
     from fl_defense import ModelSpec, SanitizingStrategy
-    from fl_defense.records import RoundOutcome, append_record
+    from fl_defense.rounds.records import RoundOutcome, append_record
     from fl_defense.sanitizers import NoDefense
 
     out = Path(str(context.run_config["out"]))

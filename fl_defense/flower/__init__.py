@@ -1,0 +1,1 @@
+"""The only room that imports Flower: the strategy, its replies and its checkpoints."""

@@ -1,0 +1,360 @@
+"""The server strategy: wraps any Flower strategy and repairs what it aggregates."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvgM, Result, Strategy
+from torch import nn
+
+from fl_defense.flower.arrays import check_arrays, load_model, model_arrays, restore_arrays
+from fl_defense.flower.batchnorm_policy import Buffers, buffers_to_unify, unify_buffers
+from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.flower.inner_strategies import wrapped_strategies
+from fl_defense.flower.replies import CheckedReplies, ReplyCheck, nodes_by_message
+from fl_defense.inspections import Inspection, TriggerSearch
+from fl_defense.model.deployed import DeployedModel
+from fl_defense.model.spec import ModelSpec
+from fl_defense.rounds.gate import DoNoHarmGate
+from fl_defense.rounds.records import Rejection, RoundDraft, RoundOutcome
+from fl_defense.rounds.repairer import OnFailure, Repairer, check_defense
+from fl_defense.rounds.schedule import Schedule
+from fl_defense.sanitizers.base import Sanitizer
+from fl_defense.validation import require_word
+
+# A child of Flower's logger prints in Flower's format, at Flower's level.
+logger = logging.getLogger("flwr").getChild("fl_defense")
+
+
+Broadcast = Literal["repaired", "aggregate"]
+Observer = Callable[[RoundOutcome], None]
+
+
+class SanitizingStrategy(Strategy):
+    """Repairs each aggregated global model without data, whatever strategy aggregates.
+
+    A round reads: check replies, unify BatchNorm buffers, let the inner strategy aggregate, restore
+    dtypes, sanitize, accept or refuse the repair, show the observer, send on.
+
+    The server optimisers' momenta (FedAvgM, FedAdam, FedYogi) are left alone: they still carry some
+    of the malicious direction into later rounds.
+
+    Args:
+        strategy: any message-API strategy, also a user's own or another wrapper. Its `start` is not
+            called; this wrapper's is; docs/deployment.md says where one of your own belongs.
+        sanitizer: the defense.
+        spec: structure of the global model.
+        schedule: which rounds are repaired; every round by default.
+        inspection: how a model is inspected where the schedule asks for it; `TriggerSearch` by
+            default.
+        min_agreement: do-no-harm gate, in [0, 1]: the least share of surrogate images, balanced
+            over the classes the aggregate sees in them, that the repaired model must put into the
+            same class as the aggregate; below it the aggregate is kept and the record says so.
+        on_failure: what is released when the sanitizer fails: "keep" the aggregate, the "previous"
+            released model, or "raise".
+        broadcast: "repaired": clients train on the repaired model. "aggregate": they train on the
+            aggregate, and only the released final model is the repaired one.
+        buffers: who averages BatchNorm statistics: "mean" (this wrapper, weighted), "inner" (the
+            inner strategy), or "auto": mean for server optimisers, else inner. Integer buffers are
+            always unified here.
+        reply_check: what a reply must satisfy.
+        seed: seeds the sanitizer, together with the round.
+        device: where to repair; None picks a GPU if there is one.
+        observe: called after every round, and with round 0 for the initial model.
+        checkpoint_file: replaced after every round, once `observe` has returned; see `resume`.
+
+    Raises:
+        ValueError: if `strategy` is not of Flower's message API; if `min_agreement` is outside
+            [0, 1]; if `on_failure`, `broadcast` or `buffers` is none of its words; if the model
+            does not fit `spec`, or such a model cannot be repaired or inspected.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        sanitizer: Sanitizer,
+        spec: ModelSpec,
+        *,
+        schedule: Schedule | None = None,
+        inspection: Inspection | None = None,
+        min_agreement: float = 0.5,
+        on_failure: OnFailure = "keep",
+        broadcast: Broadcast = "repaired",
+        buffers: Buffers = "auto",
+        reply_check: ReplyCheck | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        observe: Observer | None = None,
+        checkpoint_file: CheckpointFile | None = None,
+    ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise ValueError(
+                f"strategy must be one of flwr.serverapp.strategy, got {type(strategy)}; "
+                "those of flwr.server.strategy belong to Flower's older API"
+            )
+        require_word("on_failure", OnFailure, on_failure)
+        require_word("broadcast", Broadcast, broadcast)
+        require_word("buffers", Buffers, buffers)
+        schedule, inspection = schedule or Schedule(), inspection or TriggerSearch()
+        check_defense(sanitizer, spec, inspection if schedule.on_suspicion is not None else None)
+        self.strategy = strategy
+        self.sanitizer = sanitizer
+        self.spec = spec
+        self.broadcast = broadcast
+        self.reply_check = reply_check or ReplyCheck()
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.observe = observe
+        self.checkpoint_file = checkpoint_file
+
+        for inner in wrapped_strategies(strategy):
+            if type(inner).start is not Strategy.start:
+                name = type(inner).__name__
+                logger.warning(
+                    "%s.start is not called; move it into a subclass of SanitizingStrategy", name
+                )
+        self.num_rounds = 0
+        keys = (getattr(inner, "weighted_by_key", None) for inner in wrapped_strategies(strategy))
+        self._weighted_by_key: str = next((key for key in keys if key), "num-examples")
+        self._unified_buffers = buffers_to_unify(spec.build(), strategy, buffers)
+        self._repairer = Repairer(
+            sanitizer=sanitizer,
+            spec=spec,
+            schedule=schedule,
+            inspection=inspection,
+            gate=DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device),
+            on_failure=on_failure,
+            seed=seed,
+            device=self.device,
+        )
+        self._asked: list[Metadata] = []
+        self._carried = Carried()
+        self._num_finished = 0
+        self._sent_at = 0.0
+
+    # --- Flower's five methods -------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy configure the round, from the arrays that clients are sent."""
+        if server_round <= self._num_finished:
+            return []
+        for inner in wrapped_strategies(self.strategy):
+            # FedAvgM remembers its own aggregate, which is the model from before the repair.
+            if isinstance(inner, FedAvgM):
+                inner.current_arrays = arrays
+        self._carried.arrays = arrays
+        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        self._asked = [message.metadata for message in messages]
+        self._sent_at = time.perf_counter()
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies, aggregate them, repair the aggregate.
+
+        Raises:
+            RuntimeError: if called before `configure_train`.
+        """
+        carried = self._carried
+        if server_round <= self._num_finished:
+            return carried.arrays, None
+        if carried.arrays is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        # Materialised once: several strategies empty the records that they aggregate.
+        replies = list(replies)
+        train_seconds = time.perf_counter() - self._sent_at
+        asked = nodes_by_message(self._asked)
+        checked = self.reply_check.sort(replies, carried.arrays, self._weighted_by_key, asked)
+        failures = [*checked.failed, *self._silent(replies, checked.failed)]
+        for lost in (*checked.rejected, *failures):
+            logger.warning("round %d: node %d is lost: %s", server_round, lost.node, lost.reason)
+        record = RoundDraft(
+            round=server_round,
+            num_replies=len(checked.valid),
+            num_rejected=len(checked.rejected),
+            num_failures=len(failures),
+            train_seconds=train_seconds,
+        )
+        aggregate, metrics = self._aggregate(server_round, checked)
+        if aggregate is None:
+            logger.error("round %d: nothing was aggregated; the global model stays", server_round)
+            self._show(record, None, None, checked.rejected, failures)
+            self._finish(server_round)
+            return None, metrics
+        suspect = load_model(aggregate, self.spec, self.device)
+        chosen, deployed = self._repairer.repair(record, suspect, carried, self.num_rounds)
+        carried.released = model_arrays(chosen, aggregate)
+        carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
+        self._show(record, suspect, deployed, checked.rejected, failures)
+        self._finish(server_round)
+        _report(metrics, record)
+        return carried.arrays, metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Delegate to the inner strategy."""
+        if server_round <= self._num_finished:
+            return []
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Delegate to the inner strategy."""
+        if server_round <= self._num_finished:
+            return None
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Log the defense and what it wraps."""
+        logger.info("\t├──> Defense: %r", self.sanitizer)
+        pixels = self.spec.pixels
+        logger.info("\t├──> Inputs normalised by mean %s, std %s", pixels.mean, pixels.std)
+        least = self._repairer.gate.min_agreement
+        logger.info("\t├──> %r, min_agreement=%g", self._repairer.schedule, least)
+        logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)
+        self.strategy.summary()
+
+    @property
+    def released(self) -> ArrayRecord | None:
+        """The model that would be released now; None before the first aggregation."""
+        return self._carried.released
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Let `start` go on after the round that a checkpoint holds.
+
+        Call it before `start`, on a strategy made with the same settings. `start` then lets the
+        finished rounds pass by without asking a client; its result holds the figures of the others.
+
+        Raises:
+            CheckpointError: if the checkpoint was written by other strategies or for another model.
+        """
+        if checkpoint.carried.arrays is not None:
+            try:
+                check_arrays(checkpoint.carried.arrays, self.spec, "checkpoint")
+            except ValueError as error:
+                raise CheckpointError(str(error)) from error
+        checkpoint.bring_back(wrapped_strategies(self.strategy))
+        self._carried = checkpoint.carried
+        self._num_finished = checkpoint.carried.round
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        **kwargs: Any,
+    ) -> Result:
+        """Run the federation; the arguments are Flower's, later ones are passed on.
+
+        Args:
+            grid: the clients.
+            initial_arrays: the model to begin with; after `resume` it is that of the checkpoint.
+            num_rounds: rounds in all, finished ones included.
+            timeout: seconds to wait for the replies of a round.
+            train_config: sent to clients with every round of training.
+            evaluate_config: sent to clients with every evaluation.
+            evaluate_fn: given the number of each round and the arrays that clients are sent, which
+                with broadcast "aggregate" are not the repaired ones.
+            **kwargs: what later versions of Flower take.
+
+        Raises:
+            ValueError: if `initial_arrays` are not those of the model that `spec` builds.
+        """
+        check_arrays(initial_arrays, self.spec, "initial_arrays")
+        self.num_rounds = num_rounds
+        finished = self._num_finished
+        if finished == 0:
+            self._carried = Carried()
+            initial = load_model(initial_arrays, self.spec, self.device)
+            self._show(RoundDraft(round=0), initial, DeployedModel(initial, self.spec.pixels))
+
+        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if evaluate_fn is None or 0 < finished >= server_round:
+                return None
+            return evaluate_fn(server_round, arrays)
+
+        result = super().start(
+            grid,
+            self._carried.arrays or initial_arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate if evaluate_fn else None,
+            **kwargs,
+        )
+        if self.released is not None:
+            result.arrays = self.released
+        return result
+
+    # --- The steps of a round --------------------------------------------------------------------
+
+    def _aggregate(
+        self, server_round: int, checked: CheckedReplies
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        assert self._carried.arrays is not None
+        buffers = unify_buffers(checked.valid, self._unified_buffers, self._weighted_by_key)
+        arrays, metrics = self.strategy.aggregate_train(server_round, checked.valid)
+        if arrays is None or len(arrays) == 0:
+            return None, metrics
+        return restore_arrays(arrays, self._carried.arrays, buffers), metrics
+
+    def _silent(self, replies: list[Message], failed: list[Rejection]) -> list[Rejection]:
+        """Return the nodes that were asked and did not answer in time."""
+        heard = {reply.metadata.src_node_id for reply in replies} | {lost.node for lost in failed}
+        return [
+            Rejection(node=sent.dst_node_id, reason="no answer in time")
+            for sent in self._asked
+            if sent.dst_node_id not in heard
+        ]
+
+    def _finish(self, server_round: int) -> None:
+        self._carried.round = server_round
+        if self.checkpoint_file is not None:
+            strategies = wrapped_strategies(self.strategy)
+            self.checkpoint_file.write(Checkpoint.take(self._carried, strategies))
+
+    def _show(
+        self,
+        record: RoundDraft,
+        suspect: nn.Module | None,
+        deployed: DeployedModel | None,
+        rejections: Sequence[Rejection] = (),
+        failures: Sequence[Rejection] = (),
+    ) -> None:
+        if self.observe is None:
+            return
+        before = None if suspect is None else DeployedModel(suspect, self.spec.pixels)
+        self.observe(
+            RoundOutcome(
+                record=record.finish(),
+                before=before,
+                after=deployed,
+                rejections=list(rejections),
+                failures=list(failures),
+            )
+        )
+
+
+def _report(metrics: MetricRecord | None, record: RoundDraft) -> None:
+    """Add the defense's figures to Flower's own training metrics, which it logs every round."""
+    if metrics is None:
+        return
+    metrics["defense-rejected"] = record.num_rejected
+    metrics["defense-sanitized"] = int(record.sanitized)
+    metrics["defense-accepted"] = int(record.accepted)
+    metrics["defense-seconds"] = record.sanitize_seconds
+    if record.agreement is not None:
+        metrics["defense-agreement"] = record.agreement

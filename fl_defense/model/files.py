@@ -1,0 +1,172 @@
+"""Weights in files: read without running any code, checked name by name, written.
+
+Two formats: `.safetensors`, and PyTorch's `.pt` or `.pth` read with `weights_only=True`. A file
+holds a state dict, or a mapping with exactly one state dict in it (as training scripts save it
+beside an optimizer's state).
+"""
+
+import copy
+import pickle
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fl_defense.model.deployed import DeployedModel
+
+PROGRAM_SUFFIX = ".pt2"
+TORCH_SUFFIXES = (".pt", ".pth")
+SAFETENSORS_SUFFIX = ".safetensors"
+MOST_MISFITS_TOLD = 4
+"""Differences between a file and a model that are told one by one."""
+
+
+class ModelFileError(ValueError):
+    """A model file cannot be used; the message is one line: where: what, got ...; what to do."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read names and values from a model file, onto the CPU.
+
+    Raises:
+        ModelFileError: if the file is missing, of an unknown kind, not what its name says, or holds
+            anything but weights.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file; name a model file")
+    try:
+        if path.suffix == SAFETENSORS_SUFFIX:
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, EOFError, RuntimeError, OSError) as error:
+        raise ModelFileError(f"{path}: cannot be read ({_one_line(error)})") from error
+    except pickle.UnpicklingError as error:
+        raise ModelFileError(
+            f"{path}: holds more than weights, which could run code when loaded, or is damaged; "
+            "save model.state_dict() instead of the model"
+        ) from error
+    return _state_dict_in(content, path)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put weights into a model.
+
+    Raises:
+        ModelFileError: if a name or shape differs or a value is not finite; the first few are named
+            after `path`.
+    """
+    expected = model.state_dict()
+    misfits = []
+    for name in [*expected, *(name for name in weights if name not in expected)]:
+        wanted, got = expected.get(name), weights.get(name)
+        if got is None or wanted is None or got.shape != wanted.shape:
+            misfits.append(f"{name!r} must be {_form(wanted)}, got {_form(got)}")
+        elif not torch.isfinite(got).all():
+            misfits.append(f"{name!r} must be finite, got NaN or Inf")
+    if misfits:
+        told = ", ".join(islice(misfits, MOST_MISFITS_TOLD))
+        rest = len(misfits) - MOST_MISFITS_TOLD
+        more = f", and {rest} more" if rest > 0 else ""
+        raise ModelFileError(f"{path}: {told}{more}; check the model's name and sizes")
+    model.load_state_dict(weights)
+
+
+def write_weights(path: Path, model: nn.Module, *, like: Mapping[str, Tensor]) -> None:
+    """Write a model's weights, each in the dtype that it has in `like`.
+
+    Raises:
+        ModelFileError: if the file cannot be written, or is of an unknown kind.
+    """
+    check_suffix(path)
+    weights = {
+        name: value.detach().cpu().to(like[name].dtype).clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
+    try:
+        if path.suffix == SAFETENSORS_SUFFIX:
+            save_file(weights, path)
+        else:
+            torch.save(weights, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelFileError(f"{path}: cannot be written ({_one_line(error)})") from error
+
+
+def export_deployed(path: Path, deployed: DeployedModel, input_shape: tuple[int, int, int]) -> None:
+    """Write a deployed model, its purifier included, as one program: `torch.export.load` reads it.
+
+    The program maps images in [0, 1] of any batch size to logits. It needs this library no more.
+
+    Args:
+        path: file ending in .pt2.
+        deployed: model and purifier, on any device; it stays as it is.
+        input_shape: channels, height, width.
+
+    Raises:
+        ModelFileError: if the model cannot be exported, or the file not written.
+    """
+    deployed = copy.deepcopy(deployed).cpu().eval()
+    images = torch.rand(2, *input_shape)
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        # Traced down to tensor operations first: torch.export does not look into a gradient.
+        with torch.no_grad():
+            traced = make_fx(deployed, tracing_mode="symbolic", _allow_non_fake_inputs=True)(images)
+        program = torch.export.export(traced, (images,), dynamic_shapes=({0: batch},))
+    except Exception as error:  # anybody's network may fail in any way
+        raise ModelFileError(
+            f"{path}: the model cannot be exported ({_one_line(error)}); keep decisions that "
+            "depend on tensors out of its forward"
+        ) from error
+    try:
+        torch.export.save(program, path)
+    except (OSError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: cannot be written ({_one_line(error)})") from error
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse names that no format goes with.
+
+    Raises:
+        ModelFileError: if the suffix is none of those known.
+    """
+    known = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)
+    if path.suffix not in known:
+        raise ModelFileError(
+            f"{path}: must end in one of {', '.join(known)}, got {path.suffix or 'no suffix'!r}"
+        )
+
+
+def _state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
+    if _is_state_dict(content):
+        return dict(content)  # type: ignore[call-overload,no-any-return]
+    inner = {}
+    if isinstance(content, Mapping):
+        inner = {key: value for key, value in content.items() if _is_state_dict(value)}
+    if len(inner) != 1:
+        found = ", ".join(map(repr, inner)) or type(content).__name__
+        raise ModelFileError(
+            f"{path}: must hold one state dict, got {found}; save model.state_dict() alone"
+        )
+    return dict(next(iter(inner.values())))
+
+
+def _is_state_dict(content: object) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(value, Tensor) for value in content.values())
+    )
+
+
+def _form(value: Tensor | None) -> str:
+    return "absent" if value is None else str(tuple(value.shape))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

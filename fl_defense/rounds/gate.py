@@ -1,0 +1,51 @@
+"""The do-no-harm gate: a repair that changes what the model says is refused, without any label."""
+
+from statistics import fmean
+
+import torch
+
+from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.model.spec import ModelSpec
+from fl_defense.surrogates.scenes import scenes
+from fl_defense.validation import require
+
+NUM_IMAGES = 1024
+"""Surrogate images on which the two models are compared."""
+
+
+class DoNoHarmGate:
+    """Compares a model before and after its repair on procedural scenes.
+
+    Args:
+        spec: structure of the model.
+        min_agreement: least agreement, in [0, 1], at which a repair is accepted.
+        seed: of the scenes.
+        device: where the models are.
+
+    Raises:
+        ValueError: if `min_agreement` is outside [0, 1].
+    """
+
+    def __init__(
+        self, spec: ModelSpec, min_agreement: float, *, seed: int, device: torch.device
+    ) -> None:
+        require(0 <= min_agreement <= 1, "min_agreement", "in [0, 1]", min_agreement)
+        self.min_agreement = min_agreement
+        generator = torch.Generator().manual_seed(seed)
+        self._images = scenes(NUM_IMAGES, spec.input_shape, generator=generator).to(device)
+
+    def agreement(self, before: DeployedModel, after: DeployedModel) -> float:
+        """Return the mean over the classes that `before` sees of the share that `after` sees alike.
+
+        Scenes crowd into a few classes; the mean over classes keeps the rare ones in sight.
+        """
+        batches = self._images.split(256)
+        old, new = predict(before, batches), predict(after, batches)
+        shares = [(new[old == label] == label).double().mean().item() for label in old.unique()]
+        return float(fmean(shares))
+
+    def refusal(self, agreement: float) -> str | None:
+        """Return why a repair with this agreement is refused, or None."""
+        if agreement >= self.min_agreement:
+            return None
+        return f"agreement {agreement:.3f} is below {self.min_agreement:g}"

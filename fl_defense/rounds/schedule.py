@@ -1,0 +1,61 @@
+"""When to sanitize."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fl_defense.validation import require, require_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Which rounds are repaired.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+
+    first_round: int = 1
+    """First round that may be repaired, but for the last one; before it a model is too immature to
+    gain from a repair."""
+    every: int | None = 1
+    """Repair each `every`-th round, counted from `first_round`; null: the last round only."""
+    last: bool = True
+    """Repair the last round whatever the other fields say: it is the one that is released."""
+
+    on_suspicion: float | Literal["history"] | None = None
+    """Repair a due round, but for the last, only if an inspection raises the alarm: a number, when
+    it finds an anomaly above it; history, when it finds more than in earlier rounds; null: do not
+    ask. For the trigger
+    search 3 lies between clean models and those in which a patch turns every class, if images have
+    28 pixels or more."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, first_round=1)
+        every, asked = self.every, self.on_suspicion
+        require(every is None or every >= 1, "every", "at least 1 or null", every)
+        understood = asked in (None, "history") or (not isinstance(asked, str) and asked > 0)
+        require(understood, "on_suspicion", "positive, history or null", asked)
+        if self.every is None and asked is not None:
+            raise ValueError("on_suspicion asks of rounds that are due, but every is null: none is")
+        if self.every is None and not self.last:
+            raise ValueError("every is null and last is false, so no round would be repaired")
+
+    def asks(self, server_round: int) -> bool:
+        """Tell whether the model of this round is to be inspected; all from `first_round` on."""
+        return self.on_suspicion is not None and server_round >= self.first_round
+
+    def is_due(self, server_round: int, num_rounds: int, *, alarmed: bool = False) -> bool:
+        """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired.
+
+        Args:
+            server_round: the round, from 1.
+            num_rounds: rounds in all.
+            alarmed: whether its inspection, if there was one, raised the alarm.
+        """
+        if self.last and server_round == num_rounds:
+            return True
+        if self.every is None or server_round < self.first_round:
+            return False
+        if self.on_suspicion is not None and not alarmed:
+            return False
+        return (server_round - self.first_round) % self.every == 0

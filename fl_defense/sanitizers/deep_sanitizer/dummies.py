@@ -1,0 +1,86 @@
+"""Dummy features: what DeepSanitizer fine-tunes a head on in place of data."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_defense.model.batches import CHUNK
+
+HALF_SURE = math.log(2)
+"""Cross-entropy below which a class has at least half the posterior."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dummies:
+    """Features at the inspection layer that stand for those of the classes' images."""
+
+    features: Tensor
+    """(N, ...)."""
+    classes: Tensor
+    """(N,): the class that each was given, or made for."""
+    num_steps: int = 0
+    """Gradient steps that they took, summed over dummies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balancing:
+    """How features of scenes are moved until every class has its share of dummies."""
+
+    steps: int
+    """Gradient steps that unsure dummies take towards their class."""
+    lr: float
+    """Adam's learning rate."""
+    anchor_weight: float
+    """Weight of a dummy's squared distance from where it started, against its cross-entropy."""
+    channel_dropout: float
+    """Share of feature channels hidden at random in each step."""
+
+    def dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
+        """Give each class N / K of the features, those that the teacher takes for it most readily.
+
+        Where its posterior is below one half, gradient steps raise it, up to there and no further,
+        under channel dropout and tied to the start.
+
+        Args:
+            teacher: the suspect's head.
+            features: of scenes, (N, ...).
+            answers: the teacher's to them, logits (N, K).
+        """
+        classes = deal_out(answers.log_softmax(1))
+        losses = functional.cross_entropy(answers, classes, reduction="none")
+        unsure = (losses > HALF_SURE).nonzero()[:, 0]
+        moved, floor = features.clone(), features.min()
+        for some in unsure.split(CHUNK) if len(unsure) > 0 else ():
+            moved[some] = self._move(teacher, features[some], classes[some], floor)
+        return Dummies(features=moved, classes=classes, num_steps=self.steps * len(unsure))
+
+    def _move(self, teacher: nn.Module, start: Tensor, labels: Tensor, floor: Tensor) -> Tensor:
+        moved = start.clone().requires_grad_(True)
+        per_channel = (*moved.shape[:2], *[1] * (moved.ndim - 2))
+        optimizer = torch.optim.Adam([moved], self.lr)
+        for _ in range(self.steps):
+            kept = torch.rand(per_channel, device=moved.device) >= self.channel_dropout
+            losses = functional.cross_entropy(teacher(moved * kept), labels, reduction="none")
+            unsure = losses.detach() > HALF_SURE
+            distance = (moved - start).square().sum()
+            optimizer.zero_grad(set_to_none=True)
+            ((losses * unsure).sum() + self.anchor_weight * distance).backward()
+            optimizer.step()
+            moved.data.clamp_(min=floor)
+        return moved.detach()
+
+
+def deal_out(log_posteriors: Tensor) -> Tensor:
+    """Give each of N rows one of K classes, the surest pairs first, each class N / K times."""
+    num, num_classes = log_posteriors.shape
+    left = [-(-num // num_classes)] * num_classes
+    classes = [-1] * num
+    for pair in log_posteriors.flatten().argsort(descending=True, stable=True).tolist():
+        row, label = divmod(pair, num_classes)
+        if classes[row] < 0 and left[label] > 0:
+            classes[row] = label
+            left[label] -= 1
+    return torch.tensor(classes, device=log_posteriors.device)

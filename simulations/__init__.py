@@ -1,0 +1,1 @@
+"""Simulated federations under attack, and the command line. Built on `fl_defense`."""

@@ -1,0 +1,20 @@
+"""Triggers: what an attacker puts on an image. A trigger is one file; `base` is the contract.
+
+Needs torch, and pillow to read a picture.
+"""
+
+from simulations.attack.triggers.base import Trigger
+from simulations.attack.triggers.blended import Blended
+from simulations.attack.triggers.patch import Patch
+from simulations.attack.triggers.sinusoid import Sinusoid
+from simulations.attack.triggers.warped import Warped
+
+TRIGGERS: dict[str, type[Trigger]] = {
+    "patch": Patch,
+    "blended": Blended,
+    "sinusoid": Sinusoid,
+    "warped": Warped,
+}
+"""Triggers by the name that a scenario gives."""
+
+__all__ = ["TRIGGERS", "Blended", "Patch", "Sinusoid", "Trigger", "Warped"]

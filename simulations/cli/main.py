@@ -1,0 +1,217 @@
+"""The command line: fl-defense run | show | calibrate | list | schema, and on model files."""
+
+import json
+import math
+import os
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simulations.cli import model_commands
+from simulations.cli.round_table import HEADER, rate, row
+from simulations.cli.terminal import clear_errors, console, escape
+
+# Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
+# hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+app = typer.Typer(
+    name="fl-defense",
+    help="Repair backdoored models in federated learning, without data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+app.add_typer(model_commands.app)
+
+
+INTERRUPTED = (
+    "interrupted; finished rounds are in the results folder, and "
+    "`fl-defense run --resume FOLDER` goes on with it"
+)
+
+
+@app.callback()
+def main() -> None:
+    """Repair backdoored models in federated learning, without data."""
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        Path | None, typer.Argument(help="A YAML file, e.g. one of configs/scenarios.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Dotted field and value, e.g. seed=3 or defense.name=none."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="ray or in-process; short for --set engine.name=...")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder; default: results/NAME/DATE-TIME.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Results folder of an interrupted run, to be finished.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")] = False,
+) -> None:
+    """Run a federation under attack and write a results folder."""
+    with clear_errors(INTERRUPTED):
+        # Imported here: `--help` should not wait for torch.
+        from fl_defense.rounds.records import RoundRecord
+        from simulations.federation.run import resume_run, run_scenario
+        from simulations.scenario import ConfigError
+        from simulations.scenario.load import load_scenario
+
+        if (scenario is None) == (resume is None) or (resume and (overrides or engine or out)):
+            raise ConfigError(["run: takes a scenario and its options, or --resume FOLDER alone"])
+        if resume is not None:
+            loaded = load_scenario(resume / "scenario.yaml")
+            go = partial(resume_run, resume)
+        else:
+            assert scenario is not None
+            settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
+            loaded = load_scenario(scenario, settings)
+            date = datetime.now().strftime("%Y%m%d-%H%M%S")
+            go = partial(run_scenario, loaded, out or Path("results") / loaded.name / date)
+        if quiet:
+            result = go()
+        else:
+            _introduce(loaded)
+            with console.status("starting the clients") as status:
+
+                def tell(record: RoundRecord) -> None:
+                    console.print(escape(row(record)))
+                    status.update(f"round {record.round + 1} of {loaded.rounds}")
+
+                result = go(tell)
+        _print_summary(result.summary, result.folder)
+
+
+@app.command()
+def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")]) -> None:
+    """Print the table of rounds of a results folder, and its summary if the run is finished."""
+    with clear_errors():
+        from simulations.measurement.results_folder import read_rounds
+
+        records = read_rounds(folder)
+        console.print(f"[bold]{HEADER}[/bold]")
+        for record in records:
+            console.print(escape(row(record)))
+        if (folder / "summary.json").exists():
+            _print_summary(json.loads((folder / "summary.json").read_text()), folder)
+        else:
+            console.print(f"not finished; fl-defense run --resume {escape(str(folder))}")
+
+
+@app.command()
+def calibrate(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Results folders of runs without attackers.")
+    ],
+    false_positive_rate: Annotated[
+        float, typer.Option(help="Share of rounds without attackers that may raise the alarm.")
+    ] = 0.05,
+) -> None:
+    """Find the alarm's bound from inspected runs of a scenario without attackers."""
+    with clear_errors():
+        from statistics import median
+
+        from simulations.measurement.calibration import calibrate
+
+        found = calibrate(folders, false_positive_rate)
+        console.print(
+            f"{len(found.anomalies)} rounds of {len(folders)} runs without attackers: anomaly "
+            f"{found.anomalies[0]:.2f} to {found.anomalies[-1]:.2f}, "
+            f"median {median(found.anomalies):.2f}"
+        )
+        # Rounded up: rounded down, the round it comes from would raise the alarm.
+        bound = max(1, math.ceil(1000 * found.bound)) / 1000
+        console.print(f"--set repair.schedule.on-suspicion={bound:.3f}")
+
+
+@app.command("list")
+def list_fields() -> None:
+    """List the fields of a scenario and what its parts may be, with defaults and meanings."""
+    from simulations.cli.list_fields import print_fields
+
+    print_fields()
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for editors."""
+    from simulations.scenario.load import scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=2))  # noqa: T201 - plain, for a pipe
+
+
+def _introduce(scenario: Any) -> None:
+    described = scenario.model_dump(mode="json", by_alias=True)
+    names = ", ".join(
+        f"{part} {_names(described[part])}"
+        for part in ("data", "partition", "model", "aggregator", "attack", "defense", "engine")
+    )
+    malicious = ", ".join(map(str, scenario.malicious_clients)) or "none"
+    console.print(f"[bold]{scenario.name}[/bold], seed {scenario.seed}: {names}")
+    console.print(
+        f"{scenario.clients.count} clients, {scenario.num_replies} a round, malicious: {malicious}"
+    )
+    console.print(f"[bold]{HEADER}[/bold]")
+
+
+def _names(described: Any) -> str:
+    if isinstance(described, list):
+        return " then ".join(part["name"] for part in described)
+    return str(described["name"])
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    means, seconds = summary["last_three_rounds"], summary["seconds"]
+    console.print(
+        f"last three rounds: accuracy {rate(means['accuracy'])}, "
+        f"ASR {rate(means['attack_success_rate'])}, "
+        f"robust accuracy {rate(means['robust_accuracy'])} "
+        f"(before repair: {rate(means['accuracy_before'])}, "
+        f"{rate(means['attack_success_rate_before'])}, {rate(means['robust_accuracy_before'])})"
+    )
+    if means["accuracy_unpurified"] is not None:
+        console.print(
+            f"the model without its purifier: accuracy {rate(means['accuracy_unpurified'])}, "
+            f"ASR {rate(means['attack_success_rate_unpurified'])}, "
+            f"robust accuracy {rate(means['robust_accuracy_unpurified'])}"
+        )
+    backdoors = summary["backdoors"]
+    if len(backdoors) > 1 or any("non_source_accuracy" in rates for rates in backdoors):
+        for rates in backdoors:
+            console.print(f"  {rates['place']}: {_rates_of(rates)}")
+    counts = {name: summary[f"num_{name}"] for name in ("refused", "rejected", "failures")}
+    crashed = summary.get("num_failed_repairs", 0)  # not in summaries of earlier versions
+    if crashed or any(counts.values()):
+        console.print(
+            f"repairs refused: {counts['refused']}, "
+            + (f"repairs failed: {crashed}, " if crashed else "")
+            + f"replies rejected: {counts['rejected']}, clients failed: {counts['failures']}"
+        )
+    console.print(
+        f"{seconds['total']:.0f} s: training {seconds['training']:.0f}, repair "
+        f"{seconds['repair']:.0f}, evaluation {seconds['evaluation']:.0f}; {summary['device']}"
+    )
+    console.print(f"results: {escape(str(folder))}")
+
+
+def _rates_of(backdoor: dict[str, Any]) -> str:
+    text = (
+        f"ASR {rate(backdoor['attack_success_rate'])}, "
+        f"robust accuracy {rate(backdoor['robust_accuracy'])}"
+    )
+    if "non_source_accuracy" in backdoor:
+        text += f", triggered images of other classes kept {rate(backdoor['non_source_accuracy'])}"
+    return text

@@ -1,0 +1,235 @@
+"""The commands on model files: fl-defense inspect | repair | evaluate; no federation is needed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from simulations.cli.terminal import clear_errors, console, errors
+
+app = typer.Typer()
+
+
+ModelFile = Annotated[Path, typer.Argument(help="Weights: .safetensors, .pt or .pth.")]
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Network: a name, a mapping as in a scenario, or package.module:factory."),
+]
+
+
+InputShape = Annotated[str | None, typer.Option(help="Channels, height, width: 3,32,32.")]
+
+
+Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
+
+
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Mean that inputs are normalised with: 0.5, the default, or 0.5,0.4,0.4."),
+]
+
+
+Std = Annotated[
+    str | None,
+    typer.Option(help="Standard deviation, likewise; default: 0.25. None: --mean 0 --std 1."),
+]
+
+
+InspectAt = Annotated[str | None, typer.Option(help="Submodule after which the classifier begins.")]
+
+
+Seed = Annotated[int, typer.Option(help="Decides everything that is drawn.")]
+
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Dotted field and value, e.g. model.width=16."),
+]
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def inspect(
+    model_file: ModelFile,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw what was found, a PNG.")
+    ] = None,
+    inspection: Annotated[
+        str, typer.Option(help="trigger-search, freeeagle, or a mapping.")
+    ] = "trigger-search",
+    model: Model = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
+    inspect_at: InspectAt = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Ask without data whether a model is backdoored, and towards which class.
+
+    The trigger search has an anomaly of up to 3 in a clean model, and of more where a small patch
+    turns every class; images below 28 pixels need a bound of their own. In a results folder the
+    scenario beside the file says what is not given.
+    """
+    with clear_errors():
+        from simulations.cli.model_tasks import InspectRequest, read_part, read_request
+
+        given = _form(model, input_shape, classes, inspect_at)
+        given["inspection"] = read_part(inspection)
+        changes = [*_normalisation(mean, std), *(settings or ())]
+        request = read_request(InspectRequest, model_file, given, changes)
+        with _progress("inspecting"):
+            report = request.inspect(model_file, picture=picture, seed=seed, device=device)
+        if not as_json:
+            for matrix in ("posteriors", "patch"):
+                report.pop(matrix, None)
+        _print(report, as_json)
+
+
+@app.command()
+def repair(
+    model_file: ModelFile,
+    defense: Annotated[
+        list[str], typer.Option(help="Name or mapping; several run in the order given.")
+    ],
+    out: Annotated[Path, typer.Option(help="Repaired weights; .pt2: the model as deployed.")],
+    preset: Annotated[str | None, typer.Option(help="Preset of the defense.")] = None,
+    model: Model = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
+    inspect_at: InspectAt = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Repair a model file without data: weights in, repaired weights out.
+
+    In a results folder the scenario beside the file says what is not given.
+    """
+    with clear_errors():
+        from fl_defense.model.files import PROGRAM_SUFFIX, check_suffix
+        from simulations.cli.model_tasks import RepairRequest, read_part, read_request
+        from simulations.scenario import ConfigError
+
+        if out.suffix != PROGRAM_SUFFIX:
+            check_suffix(out)
+        parts = [read_part(text) for text in defense]
+        if preset is not None:
+            if len(parts) > 1 or not isinstance(parts[0], dict):
+                raise ConfigError(
+                    ["--preset: is of one defense, got several; "
+                     "write --defense '{name: ..., preset: ...}' for each"]
+                )  # fmt: skip
+            parts = [{**parts[0], "preset": preset}]
+        given = _form(model, input_shape, classes, inspect_at)
+        given["defense"] = parts if len(parts) > 1 else parts[0]
+        changes = [*_normalisation(mean, std), *(settings or ())]
+        request = read_request(RepairRequest, model_file, given, changes)
+        with _progress("repairing"):
+            report = request.repair(model_file, out, seed=seed, device=device)
+        _print(report, as_json)
+
+
+@app.command()
+def evaluate(
+    model_file: ModelFile,
+    model: Model = None,
+    data: Annotated[
+        str | None, typer.Option(help="Whose test images: a name or a mapping.")
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Name or mapping; without it accuracy alone is measured.")
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(help="The attacker's class, with --trigger; default: 0.")
+    ] = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model file: accuracy, attack success rate and robust accuracy.
+
+    In a results folder the scenario beside the file says what is not given.
+    """
+    with clear_errors():
+        from simulations.cli.model_tasks import EvaluateRequest, read_part, read_request
+        from simulations.scenario import ConfigError
+
+        if target is not None and trigger is None:
+            raise ConfigError(
+                [f"--target: needs --trigger, got {target} alone; name the trigger, or change the "
+                 f"scenario's with --set backdoor.target={target}"]
+            )  # fmt: skip
+        backdoor = {"trigger": read_part(trigger), "target": target or 0} if trigger else None
+        given = {"model": read_part(model), "data": read_part(data), "backdoor": backdoor}
+        request = read_request(EvaluateRequest, model_file, given, settings or ())
+        with _progress("measuring"):
+            report = request.evaluate(model_file, device=device)
+        _print(report, as_json)
+
+
+def _form(
+    model: str | None,
+    input_shape: str | None,
+    classes: int | None,
+    inspect_at: str | None,
+) -> dict[str, Any]:
+    """Return the options on what the file holds, by the names of the request's fields."""
+    from simulations.cli.model_tasks import read_part
+
+    return {
+        "model": read_part(model),
+        "input-shape": _numbers(input_shape),
+        "classes": classes,
+        "inspect-at": inspect_at,
+    }
+
+
+def _normalisation(mean: str | None, std: str | None) -> list[str]:
+    """Return the options as settings, which leave alone what they do not name."""
+    given = (("mean", mean), ("std", std))
+    return [f"pixels.{name}={json.dumps(_numbers(text))}" for name, text in given if text]
+
+
+def _progress(what: str) -> Progress:
+    """Show on the terminal's error channel that time passes."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+    progress.add_task(what)
+    return progress
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, indent=2))  # noqa: T201 - plain, for a pipe
+        return
+    for name, value in report.items():
+        if value not in ([], {}):
+            console.print(f"{name.replace('_', ' ') + ':':21}{_plain(value)}", markup=False)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(text: str | None) -> list[str] | None:
+    return None if text is None else text.split(",")

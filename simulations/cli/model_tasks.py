@@ -1,0 +1,315 @@
+"""What is asked of a model file, read from the command line: inspection, repair, measurement.
+
+A part is a name or the mapping that a scenario has (`{name: resnet, depth: 10}`). For a file in a
+results folder the scenario that lies beside it says what is not given.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from torch import Tensor, nn
+
+from fl_defense.inspections import Inspection, TriggerSearch
+from fl_defense.metrics import accuracy
+from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.model.files import (
+    PROGRAM_SUFFIX,
+    export_deployed,
+    load_weights,
+    read_weights,
+    write_weights,
+)
+from fl_defense.model.spec import ModelSpec, Pixels, try_model
+from fl_defense.rounds.gate import DoNoHarmGate
+from fl_defense.sanitizers import (
+    ContractError,
+    NoDefense,
+    Pipeline,
+    Sanitized,
+    Sanitizer,
+    apply_sanitizer,
+)
+from fl_defense.sanitizers.apply import idle_defenses
+from simulations.attack.backdoor import Backdoor
+from simulations.attack.triggers import TRIGGERS
+from simulations.data import DATASETS, ImageSource, load_data
+from simulations.measurement.evaluation import BATCH_SIZE, Evaluation
+from simulations.measurement.plots import plot_found
+from simulations.models import MODELS
+from simulations.models.base import Architecture
+from simulations.scenario.devices import pick_device
+from simulations.scenario.errors import ConfigError, faults_of
+from simulations.scenario.imports import Factory
+from simulations.scenario.load import load_scenario
+from simulations.scenario.named_parts import CONFIG, OneOrSeveral, choice, part
+from simulations.scenario.overrides import apply_override
+from simulations.scenario.tables import DEFENSE, INSPECTION, TABLES
+
+
+class ModelRequest(BaseModel):
+    """What a model file holds."""
+
+    model_config = CONFIG
+    model: Annotated[Architecture, choice(MODELS, factory=Factory)]
+    """The network."""
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    classes: int = Field(ge=2)
+    """Number of classes."""
+    pixels: Annotated[Pixels, part(Pixels)] = Pixels()
+    """What the network's inputs were normalised with."""
+    inspect_at: str | None = None
+    """Submodule after which defenses and inspections cut the network; None: the default cut."""
+
+    def read(self, model_file: Path, device: str) -> tuple[nn.Module, ModelSpec]:
+        """Return the model in the file, in eval mode, and its structure.
+
+        Raises:
+            ConfigError: if the model cannot be built, or does not fit the input shape or classes.
+            ModelFileError: if the file cannot be used.
+        """
+        try:
+            spec = ModelSpec(
+                build=lambda: self.model.build(self.input_shape, self.classes),
+                input_shape=self.input_shape,
+                num_classes=self.classes,
+                pixels=self.pixels,
+                inspect_at=self.inspect_at,
+            )
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+        model = _build(spec, device)
+        load_weights(model, read_weights(model_file), model_file)
+        return model, spec
+
+    def _introduction(self, model_file: Path) -> dict[str, Any]:
+        # Nothing can be told from the weights if this is wrong: who reads it may see it.
+        normalisation = {name: list(value) for name, value in asdict(self.pixels).items()}
+        return {"model": str(model_file), "normalised_by": normalisation}
+
+
+class InspectRequest(ModelRequest):
+    """What `inspect` needs to know beside the file."""
+
+    inspection: Annotated[Inspection, INSPECTION] = TriggerSearch()
+    """How the model is inspected."""
+
+    def inspect(
+        self, model_file: Path, *, picture: Path | None, seed: int, device: str
+    ) -> dict[str, Any]:
+        """Ask without data whether the model is backdoored, and return what there is to say.
+
+        Raises:
+            ConfigError: if the model cannot be cut, or the picture cannot be written.
+            ModelFileError: if the file cannot be used.
+        """
+        model, spec = self.read(model_file, device)
+        try:
+            found = self.inspection.inspect(model, spec, seed=seed)
+        except ValueError as error:
+            raise ConfigError([f"model: {error}"]) from error
+        if picture is not None:
+            try:
+                plot_found(found, spec.input_shape, picture, title=model_file.name)
+            except (OSError, ValueError) as error:
+                raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
+        # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
+        told = {name: value for name, value in vars(found).items() if name != "dummies"}
+        return self._introduction(model_file) | {
+            name: value.tolist() if isinstance(value, Tensor) else value
+            for name, value in told.items()
+        }
+
+
+class RepairRequest(ModelRequest):
+    """What `repair` needs to know beside the file."""
+
+    defense: Annotated[Sanitizer, DEFENSE]
+    """The sanitizer, or a list of them."""
+
+    def repair(self, model_file: Path, out: Path, *, seed: int, device: str) -> dict[str, Any]:
+        """Read a model file, write the repaired one, and return what there is to say about it.
+
+        Raises:
+            ConfigError: if the defense refuses the model, the model cannot be built or does not fit
+                the input shape, or a file of that kind cannot hold what the defense makes.
+            ModelFileError: if a file cannot be used.
+        """
+        if out.suffix != PROGRAM_SUFFIX and _purifies(self.defense):
+            raise _cannot_hold_purifier(out)
+        suspect, spec = self.read(model_file, device)
+        result, notes = _sanitize(self.defense, suspect, spec, seed)
+        gate = DoNoHarmGate(spec, 0, seed=seed, device=pick_device(device))
+        deployed = result.deployed(spec)
+        agreement = gate.agreement(DeployedModel(suspect, spec.pixels), deployed)
+        if out.suffix == PROGRAM_SUFFIX:
+            export_deployed(out, deployed, self.input_shape)
+        elif result.purify is not None:
+            raise _cannot_hold_purifier(out)
+        else:
+            write_weights(out, result.model, like=read_weights(model_file))
+        return self._introduction(model_file) | {
+            "repaired": str(out),
+            "defense": repr(self.defense),
+            "seconds": result.seconds,
+            "agreement": agreement,
+            "details": dict(result.details),
+            "notes": notes,
+        }
+
+
+class EvaluateRequest(BaseModel):
+    """What `evaluate` needs to know beside the file."""
+
+    model_config = CONFIG
+    model: Annotated[Architecture, choice(MODELS, factory=Factory)]
+    """The network."""
+    data: Annotated[ImageSource, choice(DATASETS)]
+    """Whose test images are used."""
+    backdoors: Annotated[
+        tuple[Backdoor, ...], OneOrSeveral(part(Backdoor, trigger=choice(TRIGGERS)))
+    ] = Field(default=(), alias="backdoor")
+    """Triggers and their targets; without any, accuracy alone is measured."""
+
+    def evaluate(self, model_file: Path, *, device: str) -> dict[str, Any]:
+        """Read a model file and return its rates on the test images.
+
+        Raises:
+            ConfigError: if the data cannot be had, or the parts do not fit each other.
+            ModelFileError: if the file cannot be used.
+        """
+        try:
+            shape, num_classes = self.data.input_shape, self.data.num_classes
+            faults = [
+                f"backdoor.{fault}"
+                for backdoor in self.backdoors
+                for fault in backdoor.misfits(shape, num_classes)
+            ]
+            spec = ModelSpec(
+                build=lambda: self.model.build(shape, num_classes),
+                input_shape=shape,
+                num_classes=num_classes,
+                pixels=self.data.pixels,
+            )
+            images = load_data(self.data)
+        except ValueError as error:
+            raise ConfigError([f"data: {error}"]) from error
+        if faults:
+            raise ConfigError(faults)
+        network = _build(spec, device)
+        load_weights(network, read_weights(model_file), model_file)
+        deployed, labels = DeployedModel(network, self.data.pixels), images.test_labels
+        report = {"model": str(model_file), "images": len(labels)}
+        if not self.backdoors:
+            batches = images.test_images.to(pick_device(device)).split(BATCH_SIZE)
+            clean = predict(deployed, (batch.float() / 255 for batch in batches))
+            return report | {"accuracy": accuracy(clean, labels)}
+        try:
+            evaluation = Evaluation(images, self.backdoors, num_classes, pick_device(device))
+            rates = evaluation.measure(deployed)
+        except ValueError as error:
+            raise ConfigError([f"backdoor: {error}"]) from error
+        report |= rates.overall
+        return report | ({"by_backdoor": rates.by_backdoor} if len(self.backdoors) > 1 else {})
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+def read_request(
+    kind: type[Request], model_file: Path, given: Mapping[str, Any], settings: Iterable[str]
+) -> Request:
+    """Read a request from what the command line gives.
+
+    Args:
+        kind: InspectRequest, RepairRequest or EvaluateRequest.
+        model_file: a scenario beside it gives the fields that are not in `given`.
+        given: fields by their YAML names; None and empty mappings are not given.
+        settings: "dotted.field=value".
+
+    Raises:
+        ConfigError: with all faults.
+    """
+    content = _scenario_beside(model_file)
+    content |= {name: value for name, value in given.items() if value not in (None, {})}
+    known = kind.model_json_schema(by_alias=True)["properties"]
+    content = {name: value for name, value in content.items() if name in known}
+    for setting in settings:
+        apply_override(content, setting)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(list(faults_of(error, kind, TABLES))) from error
+
+
+def read_part(text: str | None) -> Any:
+    """Read a part from a name, which becomes the mapping with nothing else, or from a mapping.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{text!r}: neither a name nor a mapping like {{name: x}}"]) from error
+    return {"name": read} if isinstance(read, str) else read
+
+
+def _scenario_beside(model_file: Path) -> dict[str, Any]:
+    """Return the fields of the scenario in the file's folder, if there is one."""
+    path = model_file.with_name("scenario.yaml")
+    if not path.is_file():
+        return {}
+    scenario = load_scenario(path)
+    data = scenario.data
+    forms: dict[str, Any] = {
+        "input-shape": data.input_shape,
+        "classes": data.num_classes,
+        "pixels": asdict(data.pixels),
+    }
+    forms["inspect-at"] = scenario.repair.inspect_at
+    return scenario.model_dump(mode="json", by_alias=True) | forms
+
+
+def _sanitize(
+    sanitizer: Sanitizer, suspect: nn.Module, spec: ModelSpec, seed: int
+) -> tuple[Sanitized, list[str]]:
+    """Return the result, and what the defense warned of."""
+    with idle_defenses() as idle:
+        try:
+            result = apply_sanitizer(sanitizer, suspect, spec, seed=seed)
+        except (ValueError, ContractError) as error:
+            raise ConfigError([f"defense: {error}"]) from error
+    return result, idle
+
+
+def _purifies(sanitizer: Sanitizer) -> bool:
+    """Tell whether a defense acts on images: all do that leave the weights, but for no defense."""
+    steps = sanitizer.steps if isinstance(sanitizer, Pipeline) else (sanitizer,)
+    return any(not step.changes_models and not isinstance(step, NoDefense) for step in steps)
+
+
+def _cannot_hold_purifier(out: Path) -> ConfigError:
+    return ConfigError(
+        [
+            f"--out: the defense purifies images, which {out.suffix} cannot hold; "
+            f"name a {PROGRAM_SUFFIX} file"
+        ]
+    )
+
+
+def _build(spec: ModelSpec, device: str) -> nn.Module:
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError([f"--device must be auto, cpu or cuda, got {device!r}"])
+    if device == "cuda" and pick_device("auto").type != "cuda":
+        raise ConfigError(["--device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
+    try:
+        return try_model(spec).to(pick_device(device))
+    except ValueError as error:
+        raise ConfigError([f"model: {error}"]) from error

@@ -1,0 +1,97 @@
+"""The contract of a data set: images as uint8 in memory, read once per process."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fl_defense.model.spec import Pixels
+from fl_defense.surrogates.picture_folder import fit
+
+
+class DataError(ValueError):
+    """A data set cannot be had; the message names the places looked at and the remedies."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """A data set in memory. Images are uint8 (N, C, H, W) in 0..255, labels int64 (N,)."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(ABC):
+    """What every data set offers: its sizes before reading it, and its images."""
+
+    max_train: int | None = None
+    """Use only this many training images, the first of a fixed shuffle; null: all."""
+    max_test: int | None = None
+    """Use only this many test images, the first of a fixed shuffle; null: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_train", "max_test"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} must be at least 1 or null, got {limit}")
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes.
+
+        Raises:
+            DataError: if it has to be read from a place that does not exist.
+        """
+
+    @property
+    @abstractmethod
+    def pixels(self) -> Pixels:
+        """Mean and standard deviation to normalise with."""
+
+    def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
+        """Return `num` training images in [0, 1], drawn at random and resized: surrogate images.
+
+        Raises:
+            DataError: if the data set cannot be had.
+        """
+        images = self.load().train_images
+        rounds = -(-num // len(images))
+        order = torch.cat([torch.randperm(len(images)) for _ in range(rounds)])[:num]
+        return fit(images[order].float() / 255, shape)
+
+    @abstractmethod
+    def read(self) -> ImageData:
+        """Read all images.
+
+        Raises:
+            DataError: if they cannot be had.
+        """
+
+    def load(self) -> ImageData:
+        """Read the images and apply the limits."""
+        data = self.read()
+        train = _first_of_shuffle(len(data.train_labels), self.max_train)
+        test = _first_of_shuffle(len(data.test_labels), self.max_test)
+        return ImageData(
+            train_images=data.train_images[train],
+            train_labels=data.train_labels[train],
+            test_images=data.test_images[test],
+            test_labels=data.test_labels[test],
+        )
+
+
+def _first_of_shuffle(total: int, limit: int | None) -> Tensor:
+    """Indices of a fixed random subset in ascending order; all of them without a limit."""
+    if limit is None or limit >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:limit].sort().values

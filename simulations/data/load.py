@@ -1,0 +1,20 @@
+"""Data sets and partitions, read and dealt out once per process."""
+
+from functools import lru_cache
+
+from simulations.data.base import ImageData, ImageSource
+from simulations.data.partition import Indices, Partition
+
+
+@lru_cache(maxsize=2)
+def load_data(source: ImageSource) -> ImageData:
+    """Read a data set once per process; the clients of a Ray worker share it."""
+    return source.load()
+
+
+@lru_cache(maxsize=4)
+def deal_out(
+    partition: Partition, source: ImageSource, num_clients: int, seed: int
+) -> list[Indices]:
+    """Return the training images' indices of each client; dealt out once per process."""
+    return partition.split(load_data(source).train_labels.numpy(), num_clients, seed)

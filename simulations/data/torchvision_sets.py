@@ -1,0 +1,83 @@
+"""Data sets in the form in which torchvision keeps them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from fl_defense.model.spec import Pixels
+from simulations.data.base import ImageData, ImageSource
+from simulations.data.readers import download_with_torchvision, read_pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIFAR10(ImageSource):
+    """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32, color (Krizhevsky, 2009)."""
+
+    root: str = "data"
+    """Folder that holds, or will hold, torchvision's cifar-10-batches-py."""
+
+    input_shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
+    num_classes: ClassVar[int] = 10
+    pixels: ClassVar[Pixels] = Pixels(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+
+    def read(self) -> ImageData:
+        """Read torchvision's copy, downloading it if it is not there."""
+        from torchvision import datasets
+
+        root = Path(self.root)
+        if not (root / "cifar-10-batches-py").is_dir():
+            download_with_torchvision(
+                "CIFAR10",
+                root,
+                looked_in=[str(root / "cifar-10-batches-py")],
+                remedy="put cifar-10-batches-py there, or use data.name=image-folder",
+            )
+        train, test = (datasets.CIFAR10(self.root, train=part) for part in (True, False))
+        return ImageData(
+            train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),
+            train_labels=torch.tensor(train.targets),
+            test_images=torch.from_numpy(test.data).permute(0, 3, 1, 2).contiguous(),
+            test_labels=torch.tensor(test.targets),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GTSRB(ImageSource):
+    """German traffic signs, 43 classes, color, resized (Stallkamp et al., 2012)."""
+
+    root: str = "data"
+    """Folder that holds, or will hold, torchvision's gtsrb."""
+    size: int = 32
+    """Height and width to resize to, in pixels."""
+
+    num_classes: ClassVar[int] = 43
+    pixels: ClassVar[Pixels] = Pixels(mean=(0.3403, 0.3121, 0.3214), std=(0.2724, 0.2608, 0.2669))
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return (3, self.size, self.size)
+
+    def read(self) -> ImageData:
+        """Read torchvision's copy, downloading it if it is not there."""
+        from torchvision import datasets
+
+        root = Path(self.root)
+        if not (root / "gtsrb").is_dir():
+            download_with_torchvision(
+                "GTSRB",
+                root,
+                looked_in=[str(root / "gtsrb")],
+                remedy="put torchvision's gtsrb folder there, or use data.name=image-folder",
+            )
+        train, test = (datasets.GTSRB(self.root, split=part) for part in ("train", "test"))
+        train_images, train_labels = read_pictures(train._samples, self.size, channels=3)
+        test_images, test_labels = read_pictures(test._samples, self.size, channels=3)
+        return ImageData(
+            train_images=train_images,
+            train_labels=train_labels,
+            test_images=test_images,
+            test_labels=test_labels,
+        )

@@ -1,0 +1,1 @@
+"""A federation that runs: clients, server, engines."""

@@ -1,0 +1,98 @@
+"""The simulations as a Flower app: `flwr run` runs the scenarios that `fl-defense run` runs.
+
+Run-config keys, set with `flwr run . CONNECTION -c 'KEY="VALUE" ...'`:
+    scenario: a YAML file, relative to the app's folder; it travels with the app to every client.
+    settings: overrides as for `--set`, separated by spaces, e.g. "rounds=3 defense.name=none".
+    out: results folder on the server; by default results/NAME/RUN under the SuperLink's folder.
+    resume: results folder of an interrupted run, to be finished; `scenario` and `settings` must be
+        those of that run, for the clients read them.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from simulations.federation.client_app import build_client_app
+from simulations.scenario import ConfigError
+from simulations.scenario.load import load_scenario
+from simulations.scenario.scenario import Scenario
+
+# Before torch is imported, as in simulations/cli/main.py: idle threads must sleep, not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# A child of Flower's logger prints in Flower's format, at Flower's level.
+logger = logging.getLogger("flwr").getChild("fl_defense")
+
+
+APP_FOLDER = Path(__file__).parents[2]
+
+
+server = ServerApp()
+
+
+client = ClientApp()
+
+
+@server.main()
+def serve_run(grid: Grid, context: Context) -> None:
+    """Run the scenario's rounds and write its results folder on the server."""
+    # Imported here: clients load this module too and need no evaluation.
+    from simulations.cli.round_table import HEADER, row
+    from simulations.federation.preflight import check_scenario
+    from simulations.federation.server import serve
+    from simulations.measurement.results_folder import ResultsFolder
+
+    scenario = scenario_of(context.run_config)
+    resume, out = str(context.run_config["resume"]), str(context.run_config["out"])
+    data, interrupted = check_scenario(scenario), None
+    if resume:
+        folder, resumed, interrupted = ResultsFolder.reopen(Path(resume))
+        if resumed != scenario:
+            raise ConfigError([f"{resume}: holds a run of another scenario; give its own"])
+    else:
+        default = Path("results") / scenario.name / str(context.run_id)
+        folder = ResultsFolder.begin(Path(out) if out else default, scenario)
+    logger.info("results: %s", folder.path.resolve())
+    logger.info(HEADER)
+    serve(
+        grid,
+        scenario,
+        data,
+        folder,
+        tell=lambda record: logger.info(row(record)),
+        interrupted=interrupted,
+    )
+
+
+@client.train()
+def train(message: Message, context: Context) -> Message:
+    """Train like the client of the same partition in a simulation."""
+    return build_client_app(scenario_of(context.run_config))(message, context)
+
+
+@client.query()
+def query(message: Message, context: Context) -> Message:
+    """Tell the partition id, by which the server orders and draws clients."""
+    return build_client_app(scenario_of(context.run_config))(message, context)
+
+
+def scenario_of(run_config: Mapping[str, Any]) -> Scenario:
+    """Return the scenario that a run names.
+
+    Raises:
+        ConfigError: with all its faults.
+    """
+    return _load(str(run_config["scenario"]), str(run_config["settings"]))
+
+
+@lru_cache(maxsize=4)
+def _load(scenario: str, settings: str) -> Scenario:
+    return load_scenario(APP_FOLDER / scenario, settings.split())

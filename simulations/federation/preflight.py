@@ -1,0 +1,97 @@
+"""What can be found wrong with a scenario only by trying it: its data, its model, its defense."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fl_defense.model.spec import ModelSpec, try_model
+from fl_defense.sanitizers import check_sanitizer
+from fl_defense.validation import one_line
+from simulations.data import ImageData, load_data
+from simulations.data.load import deal_out
+from simulations.data.partition import Indices
+from simulations.scenario import ConfigError
+from simulations.scenario.devices import pick_device
+from simulations.scenario.scenario import Scenario
+
+
+def check_scenario(scenario: Scenario) -> ImageData:
+    """Try what clients and server will do: a fault must show before anything is written.
+
+    Returns:
+        The scenario's images.
+
+    Raises:
+        ConfigError: if the device does not exist, the data cannot be had or dealt out, a backdoor
+            could not be planted or measured, the model does not fit the data, or the defense cannot
+            repair such a model.
+    """
+    if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
+        raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
+    with _at("data"):
+        data = load_data(scenario.data)
+    with _at("partition"):
+        parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
+    _check_backdoors(scenario, data, parts)
+    _check_defense(scenario)
+    return data
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Say of a fault where in the scenario it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError([f"{place}: {error}"]) from error
+
+
+def _check_backdoors(scenario: Scenario, data: ImageData, parts: Sequence[Indices]) -> None:
+    """Refuse a backdoor that no malicious client could plant or no test image could show."""
+    malicious = [data.train_labels[parts[client]] for client in scenario.malicious_clients]
+    faults = []
+    for place, backdoor in scenario.places_of_backdoors().items():
+        if malicious and not any(backdoor.is_source(labels).any() for labels in malicious):
+            faults.append(
+                f"{place}.sources: no malicious client has an image of these classes, "
+                f"got {backdoor.sources}; choose others, another seed or another partition"
+            )
+        wanted = backdoor.wanted(data.test_labels, scenario.data.num_classes)
+        if torch.equal(wanted, data.test_labels):
+            faults.append(
+                f"{place}: no test image is of a class that the trigger should change; "
+                "use more test images or choose another target or other sources"
+            )
+    if faults:
+        raise ConfigError(faults)
+
+
+def _check_defense(scenario: Scenario) -> None:
+    """Refuse a model that does not fit the images, and a defense that could not repair it."""
+    spec = scenario.model_spec()
+    with _at("model"):
+        model = try_model(spec)
+    with _at("defense"):
+        check_sanitizer(scenario.defense, model, spec)
+    if scenario.repair.schedule.on_suspicion is not None:
+        with _at("repair.inspection"):
+            scenario.repair.inspection.check(model, spec)
+    _check_training(model, spec)
+
+
+def _check_training(model: nn.Module, spec: ModelSpec) -> None:
+    """Refuse a network that answers otherwise in training than clients can learn from."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = model.train()(torch.zeros(2, *spec.input_shape))
+    except Exception as error:  # anybody's network may raise anything
+        raise ConfigError([f"model: fails in training mode ({one_line(error)})"]) from error
+    if not isinstance(logits, Tensor):
+        raise ConfigError(
+            [
+                f"model: must answer with logits in training, too, got {type(logits).__name__}; "
+                "switch its auxiliary outputs off"
+            ]
+        )

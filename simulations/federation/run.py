@@ -1,0 +1,86 @@
+"""Runs a scenario from beginning to end, or from where it was interrupted, on this machine."""
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from simulations.data import ImageData
+from simulations.federation.client_app import build_client_app
+from simulations.federation.engines import run_federation
+from simulations.federation.preflight import check_scenario
+from simulations.federation.server import RunResult, Tell, serve
+from simulations.measurement.results_folder import Interrupted, ResultsFolder
+from simulations.scenario.devices import pick_device
+from simulations.scenario.scenario import Scenario
+
+
+def run_scenario(scenario: Scenario, out: Path, tell: Tell | None = None) -> RunResult:
+    """Run a federation and write its results folder.
+
+    Args:
+        scenario: the experiment.
+        out: folder to write; must not hold a run yet.
+        tell: called with every finished round.
+
+    Raises:
+        ConfigError: if the data cannot be had or dealt out, or `out` cannot be used; nothing has
+            been written then.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
+    """
+    data = check_scenario(scenario)
+    return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
+
+
+def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
+    """Finish an interrupted run; its rounds are those of an uninterrupted one.
+
+    Args:
+        out: the folder of the run.
+        tell: called with every round that is finished now.
+
+    Raises:
+        ConfigError: if the folder holds no interrupted run, or its checkpoint is damaged or of
+            another run; nothing has been changed then.
+        FederationError: if no client is left or no round was aggregated; what is finished is in the
+            folder.
+    """
+    folder, scenario, interrupted = ResultsFolder.reopen(out)
+    return _run(scenario, check_scenario(scenario), folder, tell, interrupted)
+
+
+def _run(
+    scenario: Scenario,
+    data: ImageData,
+    folder: ResultsFolder,
+    tell: Tell | None,
+    interrupted: Interrupted | None,
+) -> RunResult:
+    results: list[RunResult] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        del context
+        results.append(serve(grid, scenario, data, folder, tell=tell, interrupted=interrupted))
+
+    quiet_flower()
+    run_federation(
+        scenario.engine,
+        server_app,
+        build_client_app(scenario),
+        scenario.clients.count,
+        device=pick_device(scenario.device),
+    )
+    return results[0]
+
+
+def quiet_flower() -> None:
+    """Show warnings of the defense, and errors of Flower; its progress report is ours to give."""
+    flower = logging.getLogger("flwr")
+    if "FLWR_LOG_LEVEL" not in os.environ:
+        flower.setLevel(logging.ERROR)
+    flower.getChild("fl_defense").setLevel(logging.WARNING)

@@ -1,0 +1,113 @@
+"""Pictures of a results folder, and of an inspected model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fl_defense.inspections import Finding
+from fl_defense.inspections.freeeagle import FreeEagleFinding
+from fl_defense.inspections.trigger_search import TriggerFinding
+from fl_defense.rounds.records import RoundRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> None:
+    """Draw accuracy and attack success rate, before and after the defense, over the rounds.
+
+    Args:
+        records: rounds in order; those without rates are left out.
+        path: PNG file to write.
+        title: stands above the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    measured = [record for record in records if record.round > 0 and record.accuracy is not None]
+    rounds = [record.round for record in measured]
+    # The object interface: no global state, no display, safe in Flower's server thread.
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for field, label, style in (
+        ("accuracy", "accuracy", {"color": "tab:blue"}),
+        ("robust_accuracy", "robust accuracy", {"color": "tab:green", "linestyle": ":"}),
+        ("attack_success_rate_before", "ASR before repair",
+         {"color": "tab:red", "linestyle": "--", "alpha": 0.6}),
+        ("attack_success_rate_unpurified", "ASR without purifier",
+         {"color": "tab:orange", "linestyle": "-."}),
+        ("attack_success_rate", "ASR", {"color": "tab:red"}),
+    ):  # fmt: skip
+        if all(getattr(record, field) is None for record in measured):
+            continue
+        axes.plot(
+            rounds,
+            [getattr(record, field) for record in measured],
+            label=label,
+            marker=".",
+            **style,
+        )
+    for detail, marker, label in (
+        ("refused", "kx", "repair refused"),
+        ("failure", "k+", "repair failed"),
+    ):
+        without = [record.round for record in measured if detail in record.details]
+        if without:
+            axes.plot(without, [0.0] * len(without), marker, label=label)
+    axes.set(xlabel="round", ylabel="rate", ylim=(-0.02, 1.02), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def plot_found(
+    found: Finding, input_shape: tuple[int, int, int], path: Path, *, title: str
+) -> None:
+    """Draw what an inspection found: a patch at its place, or FreeEagle's matrix.
+
+    Args:
+        found: of an inspection.
+        input_shape: channels, height, width of the model's images.
+        path: picture to write.
+        title: stands above it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(title=title)
+    if isinstance(found, TriggerFinding):
+        _draw_trigger(axes, found, input_shape)
+    elif isinstance(found, FreeEagleFinding):
+        _draw_posteriors(axes, found.posteriors)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_trigger(axes: "Axes", found: TriggerFinding, input_shape: tuple[int, int, int]) -> None:
+    """On a grey image: pixels of the patch are set to light or dark wherever it is strong."""
+    (row, column), (_, height, width) = found.place, found.patch.shape
+    image = torch.full(input_shape, 0.5)
+    image[:, row : row + height, column : column + width] += found.patch / 2
+    shown = image.clamp(0, 1).permute(1, 2, 0)
+    # Other numbers of channels than one and three have no colors of their own.
+    shown = shown if input_shape[0] == 3 else shown.mean(2)
+    axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.set(xlabel=f"raises class {found.suspected_class} by {found.anomaly:.1f}")
+
+
+def _draw_posteriors(axes: "Axes", posteriors: Tensor) -> None:
+    """A bright column is a class that the other classes' dummies leak into."""
+    from matplotlib.ticker import MaxNLocator
+
+    image = axes.imshow(posteriors.numpy(), cmap="viridis", vmin=0)
+    axes.set(xlabel="class", ylabel="class of the dummy")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.figure.colorbar(image, label="posterior")

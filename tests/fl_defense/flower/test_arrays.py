@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import nn
+
+from fl_defense.flower.arrays import check_arrays, load_model, model_arrays, restore_arrays
+from fl_defense.model.spec import ModelSpec
+
+REFERENCE = ArrayRecord({"w": torch.zeros(2, 3), "n": torch.tensor(5)})
+
+
+def test_restore_brings_back_order_dtypes_and_buffers() -> None:
+    aggregated = ArrayRecord({"n": Array(np.array(6.6)), "w": Array(np.ones((2, 3)))})
+    restored = restore_arrays(aggregated, REFERENCE, {})
+    assert list(restored) == ["w", "n"]
+    assert restored["w"].numpy().dtype == np.float32
+    assert restored["n"].numpy().dtype == np.int64
+    assert restored["n"].numpy() == 7
+    assert restore_arrays(aggregated, REFERENCE, {"n": np.array(2.4)})["n"].numpy() == 2
+
+
+def test_a_model_survives_the_way_there_and_back(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    arrays = ArrayRecord(tiny_model.state_dict())
+    back = model_arrays(load_model(arrays, tiny_spec, torch.device("cpu")), arrays)
+    assert list(back) == list(arrays)
+    for name, value in tiny_model.state_dict().items():
+        assert torch.equal(back.to_torch_state_dict()[name], value)
+
+
+def test_foreign_initial_arrays_are_named(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
+    state = dict(tiny_model.state_dict())
+    state.pop("0.weight")
+    with pytest.raises(ValueError, match=r"'0.weight' must be .* got absent"):
+        check_arrays(ArrayRecord(state), tiny_spec, "initial_arrays")

@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_defense.rounds.records import RoundRecord, append_record, read_records
+
+KEYS = [
+    "round",
+    "num_replies",
+    "num_rejected",
+    "num_failures",
+    "malicious",
+    "accuracy",
+    "attack_success_rate",
+    "robust_accuracy",
+    "accuracy_before",
+    "attack_success_rate_before",
+    "robust_accuracy_before",
+    "sanitized",
+    "accepted",
+    "agreement",
+    "train_seconds",
+    "sanitize_seconds",
+    "evaluate_seconds",
+    "details",
+]
+
+
+def test_a_line_has_the_documented_keys_in_order() -> None:
+    assert list(json.loads(RoundRecord(round=1).to_json())) == KEYS
+
+
+def test_rates_without_the_purifier_are_written_where_there_is_one() -> None:
+    record = RoundRecord(round=1, attack_success_rate_unpurified=0.9)
+    line = json.loads(record.to_json())
+    assert line["attack_success_rate_unpurified"] == 0.9
+    assert "accuracy_unpurified" not in line
+
+
+def test_written_records_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.jsonl"
+    records = [RoundRecord(round=0), RoundRecord(round=1, accuracy=0.5, details={"a": 1.0})]
+    for record in records:
+        append_record(path, record)
+    assert read_records(path) == records
+
+
+def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.jsonl"
+    append_record(path, RoundRecord(round=0))
+    with path.open("a") as file:
+        file.write('{"round": 1, "accu')
+    assert [record.round for record in read_records(path)] == [0]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.jsonl"
+    path.write_text("{}}\n" + RoundRecord(round=1).to_json() + "\n")
+    with pytest.raises(ValueError, match=r"rounds\.jsonl:1: not a round record"):
+        read_records(path)
+
+
+def test_nan_is_never_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RoundRecord(round=1, accuracy=float("nan")).to_json()
