@@ -1,7 +1,6 @@
 """The defenses that benchmarks on single models measure, by their names in the tables."""
 
-from controls import CONTROLS
-
+from benchmarks.controls import CONTROLS
 from fl_defense.sanitizers import (
     BCU,
     CLP,

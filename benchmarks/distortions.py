@@ -1,6 +1,6 @@
 """What noise, warps and waves raise in clean and in backdoored networks: what the bars rest on.
 
-    python benchmarks/distortions.py --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
+    python -m benchmarks.distortions --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
 
 Searches the networks that `repair.py` (ResNet-10) and `inspection.py` (small) train, from the same
 caches. Each network's row goes into a JSON file at once; networks that are in it already are not
@@ -16,10 +16,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from inspection import SMALL
-from repair import root_of
-from victims import Farm, Setting, say
 
+from benchmarks import RESULTS
+from benchmarks.inspections import SMALL
+from benchmarks.repair import root_of
+from benchmarks.victims import Farm, Setting, say
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.training import frozen_copy, seeded
 from fl_defense.search.distortions import DistortionSearch
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--root", action="append", type=root_of, default=[], metavar="DATA=PATH")
     parser.add_argument("--cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--small-cache", type=Path, default=Path("data/victims"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "distortions.json")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     if arguments.out.exists():

@@ -1,6 +1,6 @@
 """Measures the resident memory of the server and its clients over many rounds in one process.
 
-    python benchmarks/memory.py --rounds 100
+    python -m benchmarks.memory --rounds 100
 
 Runs the quickstart's federation with a short repair and a checkpoint in every round, reads the
 resident memory after each round, and writes memory.json beside this script. What is compared is the
@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from benchmarks import RESULTS
 from fl_defense.rounds.records import RoundRecord
 from simulations.federation.run import run_scenario
 from simulations.scenario.load import load_scenario
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
     result = measure(arguments.rounds)
-    out = Path(__file__).with_suffix(".json")
+    out = RESULTS / "memory.json"
     out.write_text(json.dumps(result) + "\n", encoding="utf-8")
     print(  # noqa: T201
         f"{arguments.rounds} rounds: {result['first']:.0f} MiB after the warm-up, "

@@ -1,7 +1,7 @@
 """Repairs centrally backdoored models with every sanitizer: what is left, and what it cost.
 
-    python benchmarks/repair.py --small
-    python benchmarks/repair.py --data fashion-mnist --triggers patch clean --seeds 0 1 2 \
+    python -m benchmarks.repair --small
+    python -m benchmarks.repair --data fashion-mnist --triggers patch clean --seeds 0 1 2 \
         --sanitizers none dhbe
 
 `--full` trains on all images, which leaves none for "bcu on own data": that row is skipped. Another
@@ -9,7 +9,7 @@
 
 CIFAR-10 and GTSRB are given by path (a folder with train/ and test/, or its .tar.gz archive):
 
-    python benchmarks/repair.py --small --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
+    python -m benchmarks.repair --small --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
 
 Every measured row goes into a JSON file at once; rows that are in it already are not measured again
 (`--again` does). The markdown table of all rows is printed at the end. Rates are on test images
@@ -30,10 +30,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from controls import OracleFeatures, OtherData, OwnData
-from defenses import LEVER_GROUPS, LEVERS, SANITIZERS
-from victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 
+from benchmarks import RESULTS
+from benchmarks.controls import OracleFeatures, OtherData, OwnData
+from benchmarks.defenses import LEVER_GROUPS, LEVERS, SANITIZERS
+from benchmarks.victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.sanitizers import Sanitizer, apply_sanitizer
@@ -258,7 +259,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--root", action="append", type=root_of, default=[], metavar="DATA=PATH")
     parser.add_argument("--cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "repair.json")
     parser.add_argument("--inspect-at", metavar="NAME", help="where DeepSanitizer cuts")
     parser.add_argument("--repair-seed", type=int, help="of the repair; the victim's if not given")
     parser.add_argument("--again", action="store_true", help="measure known rows again")

@@ -1,6 +1,6 @@
 """Writes docs/results.md from the JSON files beside this script: no figure is typed by hand.
 
-    python benchmarks/report.py
+    python -m benchmarks.report
 
 Each section names the command that measured it. Run it again after any other benchmark.
 """
@@ -10,19 +10,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import distortions
-import inspection
-import repair
-import scenarios
-import speed
 from matplotlib.figure import Figure
 
+from benchmarks import RESULTS, distortions, federations, inspections, repair, speed
 from fl_defense.search.noise import Noise
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
 
-HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "results.md"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 FEDERATIONS = (
     "quickstart",
     "fashion_mnist_badnets",
@@ -47,7 +42,8 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Least agreements that are compared; the first is the default."""
 HEAD = """# Results
 
-Written by `python benchmarks/report.py` from the JSON files in [`benchmarks/`](../benchmarks).
+Written by `python -m benchmarks.report` from the JSON files in
+[`benchmarks/results`](../benchmarks/results).
 Rates are on test images that no defense has seen; ASR and robust accuracy leave out images whose
 true class is the target. Negative results stay in the tables; what no table lists was not measured.
 """
@@ -62,7 +58,7 @@ def main() -> None:
         comparison(),
         effectiveness(),
         repairs(),
-        inspections(),
+        section_of_inspections(),
         searched(),
         speeds(),
         memory(),
@@ -85,7 +81,7 @@ def federation(name: str) -> str:
 rounds and over the seeds, whose range is in brackets. Seconds are those of the machine as it was,
 not of an idle one.
 
-{scenarios.table(results)}
+{federations.table(results)}
 
 Round by round, seed {first["seed"]}, {variant}; the last ASR is that of the aggregate of the round
 after, before its repair:
@@ -96,20 +92,20 @@ after, before its repair:
 """
 
 
-def commands(name: str, results: scenarios.Results) -> str:
+def commands(name: str, results: federations.Results) -> str:
     """Return the commands that measured a scenario's variants, one per choice of seeds."""
     by_seeds: dict[str, list[str]] = {}
     for variant, runs in results.items():
-        if variant in scenarios.VARIANTS:
+        if variant in federations.VARIANTS:
             seeds = " ".join(str(run["seed"]) for run in runs)
             by_seeds.setdefault(seeds, []).append(f'"{variant}"')
     lines = [
-        f"python benchmarks/scenarios.py configs/scenarios/{name}.yaml "
+        f"python -m benchmarks.federations configs/scenarios/{name}.yaml "
         f"--seeds {seeds} --variants {' '.join(variants)}"
         for seeds, variants in by_seeds.items()
     ]
     text = "\n".join(["```bash", *lines, "```", ""]) if lines else ""
-    gone = [variant for variant in results if variant not in scenarios.VARIANTS]
+    gone = [variant for variant in results if variant not in federations.VARIANTS]
     if gone:
         text += (
             f"\nMeasured earlier, with settings that the script no longer has: {'; '.join(gone)}.\n"
@@ -280,7 +276,7 @@ def repairs() -> str:
         return ""
     return f"""## Repairing one model
 
-`python benchmarks/repair.py`: centrally trained models. Share of poisoned images:
+`python -m benchmarks.repair`: centrally trained models. Share of poisoned images:
 {values(rows, "poison_rate")}. Target class: {values(rows, "target")}. Test images:
 {values(rows, "max_test")}. Device, for a CPU with its threads: {values(rows, "device", "; ")}.
 A question mark: the row does not tell.
@@ -294,19 +290,19 @@ process so far on a CPU.
 """
 
 
-def inspections() -> str:
+def section_of_inspections() -> str:
     """Return the section of the inspections."""
-    rows = load("inspection")
+    rows = load("inspections")
     if not rows:
         return ""
     return f"""## Inspecting a model
 
-`python benchmarks/inspection.py`: does an inspection tell backdoored models from clean ones? AUC:
+`python -m benchmarks.inspections`: does an inspection tell backdoored models from clean ones? AUC:
 how often a backdoored model's score is above a clean one's. TPR: share of the backdoored models
 above the bound that 5 % of the clean ones exceed. Named: share of them whose suspected class is the
 target. The trigger search's anomaly is in standard deviations of the logits.
 
-{inspection.table(inspection.current(rows))}
+{inspections.table(inspections.current(rows))}
 """
 
 
@@ -317,7 +313,7 @@ def searched() -> str:
         return ""
     return f"""## Whole-image changes that networks obey
 
-`python benchmarks/distortions.py`: the largest raise of one class by noise, warps and waves among
+`python -m benchmarks.distortions`: the largest raise of one class by noise, warps and waves among
 the networks of a kind, in standard deviations of the logits. A network obeys what is above
 {Noise.bar:g}, {Warps.bar:g} and {Waves.bar:g}.
 
@@ -332,7 +328,7 @@ def speeds() -> str:
         return ""
     return f"""## Speed
 
-`python benchmarks/speed.py`: training and repairs by turns in one process,
+`python -m benchmarks.speed`: training and repairs by turns in one process,
 {values(results, "repeats")} times; medians, with the range in brackets. What counts is the last
 column, for a faster machine trains faster, too: a round in which a client trains on so many images
 takes twice as long with the repair.
@@ -350,7 +346,7 @@ def memory() -> str:
     return f"""## Memory
 
 ```bash
-python benchmarks/memory.py --rounds {result["rounds"]}
+python -m benchmarks.memory --rounds {result["rounds"]}
 ```
 
 {result["rounds"]} rounds of the quickstart in one process, ten clients, with a short repair and a
@@ -362,7 +358,7 @@ checkpoint in each round. Resident memory after the warm-up {result["first"]:.0f
 
 def load(name: str) -> Any:
     """Return a benchmark's JSON, or None if it has not been run."""
-    path = HERE / f"{name}.json"
+    path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

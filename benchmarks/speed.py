@@ -1,12 +1,12 @@
 """Times repairs against training: on how many images could a client train meanwhile?
 
-    python benchmarks/speed.py
-    python benchmarks/speed.py --models resnet-18 --shape 3 32 32 --repeats 5
+    python -m benchmarks.speed
+    python -m benchmarks.speed --models resnet-18 --shape 3 32 32 --repeats 5
 
 Training and every repair take turns, `--repeats` times, and the median ratio counts: what else the
 machine does then slows down both. Networks have random weights: what a repair computes does not
 depend on them, but for whole-image changes that a network obeys, which add 10 to 15 %. Results go
-into speed.json beside this script, in place of those of the same network, device and threads.
+into results/speed.json, in place of those of the same network, device and threads.
 """
 
 import argparse
@@ -24,11 +24,12 @@ from typing import Any, get_args
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from defenses import SANITIZERS
 from torch import nn
 from torch.nn import functional
-from victims import MODELS, say
 
+from benchmarks import RESULTS
+from benchmarks.defenses import SANITIZERS
+from benchmarks.victims import MODELS, say
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec
@@ -138,7 +139,7 @@ def main() -> None:
                         help="channels, height and width of an image")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "speed.json")
     arguments = parser.parse_args()
     # Networks without a backdoor have nothing to unlearn; the time is the same.
     warnings.simplefilter("ignore", NoEffectWarning)

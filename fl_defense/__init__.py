@@ -24,16 +24,17 @@ from fl_defense.sanitizers import (
     Sanitizer,
     apply_sanitizer,
 )
-from fl_defense.surrogates.picture_folder import PictureFolder
 
 if TYPE_CHECKING:
     from fl_defense.flower.checkpoint import CheckpointFile
     from fl_defense.flower.replies import ReplyCheck
     from fl_defense.flower.strategy import SanitizingStrategy
     from fl_defense.model.files import export_deployed
+    from fl_defense.surrogates.picture_folder import PictureFolder
 
 _NEEDS_MORE_THAN_TORCH = {
     "CheckpointFile": "fl_defense.flower.checkpoint",
+    "PictureFolder": "fl_defense.surrogates.picture_folder",
     "ReplyCheck": "fl_defense.flower.replies",
     "SanitizingStrategy": "fl_defense.flower.strategy",
     "export_deployed": "fl_defense.model.files",
@@ -69,7 +70,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Flower when it is first used: sanitizers alone must not need it."""
+    """Import what needs more than torch when it is first used: sanitizers alone must not."""
     if name not in _NEEDS_MORE_THAN_TORCH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_NEEDS_MORE_THAN_TORCH[name]), name)

@@ -9,11 +9,10 @@ and carries a checksum; reading it runs no code.
 import hashlib
 import inspect
 import io
-import logging
 import pickle
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,10 +23,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fl_defense.atomic_write import replace_file
-from fl_defense.state import State
-
-logger = logging.getLogger("flwr").getChild("fl_defense")
-
+from fl_defense.log import logger
+from fl_defense.rounds.repairer import RepairState
 
 MAGIC = b"fl-defense checkpoint 1 "
 """First bytes of a file; the number is the format's."""
@@ -47,10 +44,8 @@ class Carried:
     """The model that clients are sent."""
     released: ArrayRecord | None = None
     """The model that would be released now."""
-    defense: State | None = None
-    """The sanitizer's own, for its next call."""
-    watch: State | None = None
-    """What earlier inspections found, where the schedule asks for them."""
+    repair: RepairState = field(default_factory=RepairState)
+    """What the repairer carries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +138,7 @@ class CheckpointFile:
         """
         content = {
             "belongs_to": _digest(self.belongs_to.encode()),
-            "carried": vars(checkpoint.carried),
+            "carried": {**vars(checkpoint.carried), "repair": vars(checkpoint.carried.repair)},
             "strategies": [vars(state) for state in checkpoint.strategies],
             "generators": checkpoint.generators,
         }
@@ -183,7 +178,9 @@ class CheckpointFile:
                 "give it the settings that it was written with, or start the run anew"
             )
         return Checkpoint(
-            carried=Carried(**stored["carried"]),
+            carried=Carried(
+                **{**stored["carried"], "repair": RepairState(**stored["carried"]["repair"])}
+            ),
             strategies=[StrategyState(**state) for state in stored["strategies"]],
             generators=stored["generators"],
         )

@@ -1,8 +1,8 @@
 """The server strategy: wraps any Flower strategy and repairs what it aggregates."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, C
 from fl_defense.flower.inner_strategies import wrapped_strategies
 from fl_defense.flower.replies import CheckedReplies, ReplyCheck, nodes_by_message
 from fl_defense.inspections import Inspection, TriggerSearch
+from fl_defense.log import logger
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.gate import DoNoHarmGate
@@ -25,10 +26,6 @@ from fl_defense.rounds.repairer import OnFailure, Repairer, check_defense
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.validation import require_word
-
-# A child of Flower's logger prints in Flower's format, at Flower's level.
-logger = logging.getLogger("flwr").getChild("fl_defense")
-
 
 Broadcast = Literal["repaired", "aggregate"]
 Observer = Callable[[RoundOutcome], None]
@@ -188,10 +185,20 @@ class SanitizingStrategy(Strategy):
             self._finish(server_round)
             return None, metrics
         suspect = load_model(aggregate, self.spec, self.device)
-        chosen, deployed = self._repairer.repair(record, suspect, carried, self.num_rounds)
-        carried.released = model_arrays(chosen, aggregate)
+        # What was released last: the arrays carried on may never have been repaired.
+        last = carried.released if carried.released is not None else carried.arrays
+        outcome = self._repairer.repair(
+            server_round,
+            suspect,
+            carried.repair,
+            num_rounds=self.num_rounds,
+            previous=partial(load_model, last, self.spec, self.device),
+        )
+        record.take(outcome)
+        carried.repair = outcome.state
+        carried.released = model_arrays(outcome.model, aggregate)
         carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
-        self._show(record, suspect, deployed, checked.rejected, failures)
+        self._show(record, suspect, outcome.deployed, checked.rejected, failures)
         self._finish(server_round)
         _report(metrics, record)
         return carried.arrays, metrics

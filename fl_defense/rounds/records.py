@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_defense.model.deployed import DeployedModel
+from fl_defense.rounds.repairer import RepairOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,12 @@ class RoundDraft:
     train_seconds: float = 0.0
     sanitize_seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, outcome: RepairOutcome) -> None:
+        """Note what became of the aggregate."""
+        self.sanitized, self.accepted = outcome.sanitized, outcome.accepted
+        self.agreement, self.sanitize_seconds = outcome.agreement, outcome.seconds
+        self.details.update(outcome.details)
 
     def finish(self) -> RoundRecord:
         """Return the record, whose rates are still empty."""

@@ -1,28 +1,23 @@
 """What happens to an aggregate: is a repair due, is it suspected, sanitize, accept or refuse."""
 
-import logging
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from fl_defense.flower.arrays import load_model
-from fl_defense.flower.checkpoint import Carried
 from fl_defense.inspections import Inspection
+from fl_defense.log import logger
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec, try_model
 from fl_defense.rounds.gate import DoNoHarmGate
-from fl_defense.rounds.records import RoundDraft
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.rounds.suspicion import Monitor, SuspicionRule
 from fl_defense.sanitizers.apply import apply_sanitizer, check_sanitizer, idle_defenses
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
-
-logger = logging.getLogger("flwr").getChild("fl_defense")
-
 
 OnFailure = Literal["keep", "previous", "raise"]
 
@@ -48,6 +43,38 @@ def check_defense(sanitizer: Sanitizer, spec: ModelSpec, inspection: Inspection 
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepairState:
+    """What a repairer carries from round to round."""
+
+    defense: State | None = None
+    """The sanitizer's own, for its next call."""
+    monitor: State | None = None
+    """What earlier inspections found, where the schedule asks for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOutcome:
+    """What became of an aggregate."""
+
+    model: nn.Module
+    """The weights to release: the repaired ones, or those that are kept."""
+    deployed: DeployedModel
+    """The model as it is put into service, a purifier included."""
+    state: RepairState
+    """For the next round."""
+    sanitized: bool = False
+    """The defense ran."""
+    accepted: bool = False
+    """Its result passed the do-no-harm gate and was taken."""
+    agreement: float | None = None
+    """What the gate measured."""
+    seconds: float = 0.0
+    """Wall-clock time of the defense."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Numbers of the defense and the inspection; a refusal, a failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Repairer:
     """Repairs aggregates; the fields are `SanitizingStrategy`'s arguments of the same names."""
 
@@ -61,100 +88,131 @@ class Repairer:
     device: torch.device
 
     @property
-    def _watch(self) -> Monitor | None:
+    def _monitor(self) -> Monitor | None:
         asked = self.schedule.on_suspicion
         if asked is None:
             return None
-        alarm = SuspicionRule() if asked == "history" else SuspicionRule(bound=asked)
-        return Monitor(spec=self.spec, alarm=alarm, inspection=self.inspection, seed=self.seed)
+        rule = SuspicionRule() if asked == "history" else SuspicionRule(bound=asked)
+        return Monitor(spec=self.spec, alarm=rule, inspection=self.inspection, seed=self.seed)
 
     def repair(
-        self, record: RoundDraft, suspect: nn.Module, carried: Carried, num_rounds: int
-    ) -> tuple[nn.Module, DeployedModel]:
-        """Return the weights to release and the model as deployed; note it all in `record`.
+        self,
+        server_round: int,
+        suspect: nn.Module,
+        state: RepairState,
+        *,
+        num_rounds: int,
+        previous: Callable[[], nn.Module | None],
+    ) -> RepairOutcome:
+        """Repair an aggregate if that is due, and say what became of it.
 
         Args:
-            record: of the round; figures and reasons are added.
-            suspect: the aggregate, in eval mode.
-            carried: the global model of the round before, and what the defense and the watch carry
-                from round to round, which is replaced.
+            server_round: counted from 1.
+            suspect: the aggregate, in eval mode; stays untouched.
+            state: of the round before.
             num_rounds: rounds in all.
+            previous: makes the model that was released last, for `on_failure` "previous".
         """
         unrepaired = DeployedModel(suspect, self.spec.pixels)
-        alarmed = self._inspect(record, suspect, carried)
-        if not self.schedule.is_due(record.round, num_rounds, alarmed=alarmed):
-            return suspect, unrepaired
-        record.sanitized = True
-        try:
-            sanitized = self._sanitize(record, suspect, carried.defense)
-            deployed = sanitized.deployed(self.spec)
-            record.agreement = self.gate.agreement(unrepaired, deployed)
-        except Exception as error:
-            if self.on_failure == "raise":
-                raise
-            logger.exception("round %d: the defense failed", record.round)
-            record.details["failure"] = f"{type(error).__name__}: {error}"
-            carried.defense = None
-            # What was released last: the arrays carried on may never have been repaired.
-            last = carried.released if carried.released is not None else carried.arrays
-            if self.on_failure == "previous" and last is not None:
-                previous = load_model(last, self.spec, self.device)
-                return previous, DeployedModel(previous, self.spec.pixels)
-            return suspect, unrepaired
-        reason = self.gate.refusal(record.agreement)
-        record.accepted = reason is None
-        if reason is not None:
-            logger.warning("round %d: repair refused, %s", record.round, reason)
-            record.details["refused"] = reason
-            # Generators that ruined this model would start from there: begin afresh.
-            carried.defense = None
-            return suspect, unrepaired
-        carried.defense = sanitized.state
-        return sanitized.model, deployed
-
-    def _inspect(self, record: RoundDraft, suspect: nn.Module, carried: Carried) -> bool:
-        """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
-        watch = self._watch
-        if watch is None or not self.schedule.asks(record.round):
-            return False
+        kept = RepairOutcome(model=suspect, deployed=unrepaired, state=state)
+        alarmed, kept = self._inspect(server_round, kept)
+        if not self.schedule.is_due(server_round, num_rounds, alarmed=alarmed):
+            return kept
         started = time.perf_counter()
         try:
-            found, alarmed, carried.watch = watch.look(suspect, carried.watch)
+            sanitized, idle = self._sanitize(server_round, suspect, kept.state.defense)
+            seconds = time.perf_counter() - started
+            deployed = sanitized.deployed(self.spec)
+            agreement = self.gate.agreement(unrepaired, deployed)
         except Exception as error:
             if self.on_failure == "raise":
                 raise
-            logger.exception("round %d: the inspection failed, repair to be safe", record.round)
-            record.details["inspection_failure"] = f"{type(error).__name__}: {error}"
-            carried.watch = None  # what could not be read would not be readable in the next round
-            return True
-        record.details["inspect_seconds"] = time.perf_counter() - started
-        record.details["anomaly"] = found.anomaly
-        record.details["suspected_class"] = found.suspected_class
-        record.details["alarm"] = alarmed
+            logger.exception("round %d: the defense failed", server_round)
+            return self._failed(kept, error, time.perf_counter() - started, previous)
+        details = {**kept.details, **sanitized.details, **idle}
+        ran = replace(kept, sanitized=True, agreement=agreement, seconds=seconds, details=details)
+        reason = self.gate.refusal(agreement)
+        if reason is not None:
+            logger.warning("round %d: repair refused, %s", server_round, reason)
+            # Generators that ruined this model would start from there: begin afresh.
+            return _without_defense_state(ran, refused=reason)
+        return replace(
+            ran,
+            model=sanitized.model,
+            deployed=deployed,
+            accepted=True,
+            state=replace(kept.state, defense=sanitized.state),
+        )
+
+    def _failed(
+        self,
+        kept: RepairOutcome,
+        error: Exception,
+        seconds: float,
+        previous: Callable[[], nn.Module | None],
+    ) -> RepairOutcome:
+        reason = f"{type(error).__name__}: {error}"
+        outcome = _without_defense_state(
+            replace(kept, sanitized=True, seconds=seconds), failure=reason
+        )
+        last = previous() if self.on_failure == "previous" else None
+        if last is None:
+            return outcome
+        return replace(outcome, model=last, deployed=DeployedModel(last, self.spec.pixels))
+
+    def _inspect(self, server_round: int, kept: RepairOutcome) -> tuple[bool, RepairOutcome]:
+        """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
+        monitor = self._monitor
+        if monitor is None or not self.schedule.asks(server_round):
+            return False, kept
+        started = time.perf_counter()
+        try:
+            found, alarmed, state = monitor.look(kept.model, kept.state.monitor)
+        except Exception as error:
+            if self.on_failure == "raise":
+                raise
+            logger.exception("round %d: the inspection failed, repair to be safe", server_round)
+            failure = {"inspection_failure": f"{type(error).__name__}: {error}"}
+            # What could not be read would not be readable in the next round.
+            return True, replace(kept, details=failure, state=replace(kept.state, monitor=None))
+        details: dict[str, Any] = {
+            "inspect_seconds": time.perf_counter() - started,
+            "anomaly": found.anomaly,
+            "suspected_class": found.suspected_class,
+            "alarm": alarmed,
+        }
         if alarmed:
             logger.warning(
                 "round %d: class %d is suspected of a backdoor, anomaly %.1f",
-                record.round,
+                server_round,
                 found.suspected_class,
                 found.anomaly,
             )
-        return alarmed
+        return alarmed, replace(kept, details=details, state=replace(kept.state, monitor=state))
 
-    def _sanitize(self, record: RoundDraft, suspect: nn.Module, state: State | None) -> Sanitized:
-        started = time.perf_counter()
-        try:
-            with idle_defenses() as idle:
-                sanitized = apply_sanitizer(
-                    self.sanitizer,
-                    suspect,
-                    self.spec,
-                    seed=self.seed * 1_000_003 + record.round,
-                    state=state,
-                )
-        finally:
-            record.sanitize_seconds = time.perf_counter() - started
-        record.details.update(sanitized.details)
-        if idle:
-            record.details["no_effect"] = "; ".join(idle)
-            logger.warning("round %d: %s", record.round, record.details["no_effect"])
-        return sanitized
+    def _sanitize(
+        self, server_round: int, suspect: nn.Module, state: State | None
+    ) -> tuple[Sanitized, dict[str, str]]:
+        """Return what the sanitizer made, and what defenses that did nothing said of it."""
+        with idle_defenses() as idle:
+            sanitized = apply_sanitizer(
+                self.sanitizer,
+                suspect,
+                self.spec,
+                seed=self.seed * 1_000_003 + server_round,
+                state=state,
+            )
+        if not idle:
+            return sanitized, {}
+        said = "; ".join(idle)
+        logger.warning("round %d: %s", server_round, said)
+        return sanitized, {"no_effect": said}
+
+
+def _without_defense_state(outcome: RepairOutcome, **details: str) -> RepairOutcome:
+    """Return an outcome after which the defense begins afresh, with more details."""
+    return replace(
+        outcome,
+        state=replace(outcome.state, defense=None),
+        details={**outcome.details, **details},
+    )

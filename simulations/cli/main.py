@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from simulations.cli import model_commands
-from simulations.cli.round_table import HEADER, rate, row
 from simulations.cli.terminal import clear_errors, console, escape
+from simulations.measurement.round_table import HEADER, rate, row
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
 # hundred times slower as soon as anything else computes on the same cores, Ray's workers included.

@@ -1,6 +1,5 @@
 """Clients in the same order in every run, whatever Flower's node ids are."""
 
-import logging
 import random
 import time
 from collections.abc import Iterable
@@ -10,9 +9,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fl_defense.flower.replies import node_of, nodes_by_message
-
-logger = logging.getLogger("flwr").getChild("fl_defense")
-
+from fl_defense.log import logger
 
 SECONDS_PER_REMINDER = 15.0
 """How often the log says that clients are missing."""

@@ -8,7 +8,6 @@ Run-config keys, set with `flwr run . CONNECTION -c 'KEY="VALUE" ...'`:
         those of that run, for the clients read them.
 """
 
-import logging
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +18,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_defense.log import logger
 from simulations.federation.client_app import build_client_app
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
@@ -26,10 +26,6 @@ from simulations.scenario.scenario import Scenario
 
 # Before torch is imported, as in simulations/cli/main.py: idle threads must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-# A child of Flower's logger prints in Flower's format, at Flower's level.
-logger = logging.getLogger("flwr").getChild("fl_defense")
 
 
 APP_FOLDER = Path(__file__).parents[2]
@@ -45,10 +41,10 @@ client = ClientApp()
 def serve_run(grid: Grid, context: Context) -> None:
     """Run the scenario's rounds and write its results folder on the server."""
     # Imported here: clients load this module too and need no evaluation.
-    from simulations.cli.round_table import HEADER, row
     from simulations.federation.preflight import check_scenario
     from simulations.federation.server import serve
     from simulations.measurement.results_folder import ResultsFolder
+    from simulations.measurement.round_table import HEADER, row
 
     scenario = scenario_of(context.run_config)
     resume, out = str(context.run_config["resume"]), str(context.run_config["out"])

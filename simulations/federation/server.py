@@ -1,6 +1,5 @@
 """The server: the global model, the wrapped aggregator, the rounds, what is left of them."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fl_defense.flower.checkpoint import CheckpointFile
 from fl_defense.flower.strategy import Observer, SanitizingStrategy
+from fl_defense.log import logger
 from fl_defense.model.files import ModelFileError, export_deployed
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import seeded
@@ -24,10 +24,6 @@ from simulations.measurement.results_folder import Interrupted, ResultsFolder
 from simulations.measurement.summary import summarize
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
-
-# A child of Flower's logger prints in Flower's format, at Flower's level.
-logger = logging.getLogger("flwr").getChild("fl_defense")
-
 
 Tell = Callable[[RoundRecord], None]
 

@@ -1,16 +1,15 @@
 """Evaluates every round on held-out images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.records import RoundOutcome, RoundRecord
 from simulations.data import ImageData
-from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.measurement.evaluation import Evaluation
 from simulations.measurement.results_folder import ResultsFolder
 from simulations.scenario.devices import pick_device
@@ -19,6 +18,17 @@ from simulations.scenario.scenario import Scenario
 
 class FederationError(RuntimeError):
     """The federation cannot go on: no client is left, or no round was aggregated."""
+
+
+class Clients(Protocol):
+    """Who is who among Flower's nodes."""
+
+    @property
+    def trained(self) -> Collection[int]:
+        """Partitions that were asked in the last round of training."""
+
+    def partition_of(self, node: int) -> int | None:
+        """Return the partition of a node, or None if it told none."""
 
 
 class Recorder:
@@ -39,7 +49,7 @@ class Recorder:
         data: ImageData,
         folder: ResultsFolder,
         tell: Callable[[RoundRecord], None],
-        clients: OrderedGrid,
+        clients: Clients,
         finished: Sequence[RoundRecord] = (),
     ) -> None:
         self.records: list[RoundRecord] = list(finished)

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from controls import FreeEagleFineTuning
 from torch import nn
 
+from benchmarks.controls import FreeEagleFineTuning
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import apply_sanitizer
 

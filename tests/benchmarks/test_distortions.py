@@ -1,8 +1,9 @@
 from pathlib import Path
 
-import distortions
 import torch
-from victims import Farm, Setting
+
+from benchmarks import distortions
+from benchmarks.victims import Farm, Setting
 
 
 def test_the_table_tells_the_largest_raise_of_each_kind() -> None:

@@ -2,7 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-import repair
+
+from benchmarks import repair
 
 SMALL = ("--data", "digits", "--triggers", "patch", "--model", "small-cnn", "--epochs", "1",
          "--max-test", "50")  # fmt: skip

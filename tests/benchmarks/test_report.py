@@ -2,8 +2,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report
 
+from benchmarks import report
 from tests.benchmarks.test_repair import row_of
 
 
@@ -29,7 +29,7 @@ def test_a_federations_section_says_what_was_measured(
     monkeypatch.setattr(report, "PAGE", tmp_path / "results.md")
     section = report.federation("quickstart")
     assert (tmp_path / "quickstart-rounds.png").exists()
-    command = "python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds"
+    command = "python -m benchmarks.federations configs/scenarios/quickstart.yaml --seeds"
     assert f'\n{command} 0 1 --variants "defended"\n{command} 0 --variants "no attack"\n' in section
     assert "settings that the script no longer has: a variant of old.\n" in section
     assert "10 or 15 rounds; cpu, 1 threads; cpu, 2 threads." in section

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import speed
 from torch import nn
 
+from benchmarks import speed
 from fl_defense.model.spec import ModelSpec
 
 
@@ -13,7 +13,7 @@ def test_repairs_are_told_in_images_of_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = iter([0.0, 9.0, *[0.0, 4.0, 10.0, 50.0] * 2])
-    monkeypatch.setattr("speed.time.perf_counter", clock.__next__)
+    monkeypatch.setattr("benchmarks.speed.time.perf_counter", clock.__next__)
     trained: list[nn.Module] = []
     repaired: list[nn.Module] = []
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from controls import OtherData
-from victims import Farm, NoImageLeftError, Setting
+
+from benchmarks.controls import OtherData
+from benchmarks.victims import Farm, NoImageLeftError, Setting
 
 
 def test_what_a_victim_was_not_trained_on_is_the_rest(tmp_path: Path) -> None:

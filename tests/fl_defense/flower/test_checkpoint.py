@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from fl_defense.atomic_write import replace_file
 from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.rounds.repairer import RepairState
 
 ARRAYS = ArrayRecord({"w": torch.randn(2, 3), "n": torch.tensor(5)})
 
@@ -35,16 +36,18 @@ def test_what_is_carried_comes_back_to_the_bit(file: CheckpointFile) -> None:
     network(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     defense = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "calls": 2}
-    carried = keep(file, Carried(round=3, arrays=ARRAYS, defense=defense)).carried
+    carried = keep(
+        file, Carried(round=3, arrays=ARRAYS, repair=RepairState(defense=defense))
+    ).carried
     assert carried.round == 3
     assert carried.released is None
     assert carried.arrays == ARRAYS
-    assert carried.defense is not None
+    assert carried.repair.defense is not None
     again = torch.optim.Adam(network.parameters(), 0.1)
-    again.load_state_dict(carried.defense["optimizer"])
+    again.load_state_dict(carried.repair.defense["optimizer"])
     kept, found = optimizer.state_dict()["state"], again.state_dict()["state"]
     assert all(torch.equal(kept[0][name], found[0][name]) for name in kept[0])
-    assert torch.equal(carried.defense["network"]["weight"], network.weight)
+    assert torch.equal(carried.repair.defense["network"]["weight"], network.weight)
 
 
 def test_momenta_and_settings_of_strategies_come_back(file: CheckpointFile) -> None:
@@ -148,8 +151,12 @@ def test_other_strategies_are_refused(file: CheckpointFile) -> None:
 
 
 def test_what_cannot_be_kept_is_named(file: CheckpointFile) -> None:
-    carried = Carried(round=1, defense={"generator": {"net": torch.nn.Linear(1, 1)}})
-    with pytest.raises(CheckpointError, match=r"carried.defense.generator.net: .* got Linear"):
+    carried = Carried(
+        round=1, repair=RepairState(defense={"generator": {"net": torch.nn.Linear(1, 1)}})
+    )
+    with pytest.raises(
+        CheckpointError, match=r"carried.repair.defense.generator.net: .* got Linear"
+    ):
         keep(file, carried)
     assert not file.path.exists()
 

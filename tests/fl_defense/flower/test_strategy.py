@@ -479,7 +479,7 @@ def test_a_resumed_federation_ends_like_an_uninterrupted_one(lab: Lab, tmp_path:
     assert len(lab.grid.sent) == 2 * len(clients)
     assert evaluated == [3, 4]
     assert sorted(found.train_metrics_clientapp) == [3, 4]
-    assert file.read().carried.defense == {"calls": 4}
+    assert file.read().carried.repair.defense == {"calls": 4}
 
 
 def test_a_federation_that_had_finished_is_resumed_to_its_result(lab: Lab, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fl_defense.sanitizers import DHBE
 from simulations.aggregators import FedAdam
 from simulations.attack.badnets import BadNets
 from simulations.data import Digits
-from simulations.federation import local_training as client
+from simulations.federation import client_app as client
 from simulations.federation.run import resume_run, run_scenario
 from simulations.measurement import results_folder as results
 from simulations.measurement.results_folder import ResultsFolder

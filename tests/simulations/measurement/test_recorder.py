@@ -17,7 +17,7 @@ from simulations.attack.backdoor import Backdoor
 from simulations.attack.badnets import BadNets
 from simulations.attack.triggers.blended import Blended
 from simulations.data import Digits, Dirichlet
-from simulations.federation import local_training as client
+from simulations.federation import client_app as client
 from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.in_process import InProcessGrid
 from simulations.federation.run import run_scenario

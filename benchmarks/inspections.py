@@ -1,6 +1,6 @@
 """Measures inspections: how well their anomalies tell backdoored models from clean ones.
 
-    python benchmarks/inspection.py --data digits fashion-mnist --num 20
+    python -m benchmarks.inspections --data digits fashion-mnist --num 20
 
 Trains `--num` small networks of each kind (clean, a patch that turns every class into class 0, a
 patch that turns class 1 alone into class 0), inspects each, writes one JSON file and prints a
@@ -20,8 +20,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from victims import MODELS, Farm, Setting, say
 
+from benchmarks import RESULTS
+from benchmarks.victims import MODELS, Farm, Setting, say
 from fl_defense.inspections import FreeEagle, Inspection, TriggerSearch
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.suspicion import calibrated_bound
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="small-cnn")
     parser.add_argument("--cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--fashion-mnist", type=Path, default=Path("data"), metavar="FOLDER")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "inspections.json")
     arguments = parser.parse_args()
     roots = {"fashion-mnist": arguments.fashion_mnist}
     farm = Farm(arguments.cache, roots, torch.device("cpu"), max_test=1000)

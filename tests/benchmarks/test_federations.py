@@ -2,7 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-import scenarios
+
+from benchmarks import federations
 
 SCENARIO = """
 name: small
@@ -18,15 +19,15 @@ def test_runs_that_are_not_measured_again_stay(
 ) -> None:
     path, out = tmp_path / "small.yaml", tmp_path / "small.json"
     path.write_text(SCENARIO)
-    kept = {"seed": 1, "rounds": 1, "last_three_rounds": dict.fromkeys(scenarios.RATES, 0.5),
+    kept = {"seed": 1, "rounds": 1, "last_three_rounds": dict.fromkeys(federations.RATES, 0.5),
             "seconds": {"training": 1.0, "repair": 0.0}, "num_repaired": 0, "num_refused": 0}  # fmt: skip
     replaced = kept | {"seed": 0}
     out.write_text(json.dumps({"a variant of old": [kept], "undefended": [replaced, kept]}))
-    words = ["scenarios.py", str(path), "--seeds", "0", "--variants", "undefended"]
+    words = ["federations.py", str(path), "--seeds", "0", "--variants", "undefended"]
     # The file stands beside the script.
-    monkeypatch.setattr(scenarios, "__file__", str(tmp_path / "scenarios.py"))
+    monkeypatch.setattr(federations, "RESULTS", tmp_path)
     monkeypatch.setattr("sys.argv", words)
-    scenarios.main()
+    federations.main()
     results = json.loads(out.read_text())
     assert list(results) == ["a variant of old", "undefended"]
     assert results["a variant of old"] == [kept]

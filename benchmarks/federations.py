@@ -1,11 +1,11 @@
 """Regenerates the federations' results table: each scenario defended, undefended and unattacked.
 
-    python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds 0 1 2
+    python -m benchmarks.federations configs/scenarios/quickstart.yaml --seeds 0 1 2
 
 The variants that decision 0005 rests on:
 
-    python benchmarks/scenarios.py configs/scenarios/quickstart.yaml --seeds 0 --out release.json \
-        --variants "defended" "repaired model broadcast" "warm start"
+    python -m benchmarks.federations configs/scenarios/quickstart.yaml \
+        --seeds 0 --out release.json --variants "defended" "repaired model broadcast" "warm start"
 
 Runs every variant with every seed on the in-process engine and puts each run into one JSON file
 beside this script, in the place of an earlier run of the same variant and seed. Then prints a
@@ -23,6 +23,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from benchmarks import RESULTS
 from simulations.federation.run import run_scenario
 from simulations.scenario.load import load_scenario
 
@@ -79,9 +80,9 @@ def main() -> None:
         "--variants", nargs="+", choices=VARIANTS, default=["defended", "undefended", "no attack"]
     )
     parser.add_argument("--engine", choices=["in-process", "ray"], default="in-process")
-    parser.add_argument("--out", help="name of the JSON file beside this script")
+    parser.add_argument("--out", help="name of the JSON file in benchmarks/results")
     arguments = parser.parse_args()
-    out = Path(__file__).with_name(arguments.out or f"{arguments.scenario.stem}.json")
+    out = RESULTS / (arguments.out or f"{arguments.scenario.stem}.json")
     results: Results = {}
     if out.exists():
         results = json.loads(out.read_text(encoding="utf-8"))

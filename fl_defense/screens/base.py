@@ -1,0 +1,102 @@
+"""The contract of a screen: it sees what was sent out and what came back, and judges each reply.
+
+A screen needs single updates. Under secure aggregation there are none: repairs alone work there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from fl_defense.model.spec import ModelSpec
+from fl_defense.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One client's reply to a round of training, as a screen sees it."""
+
+    node: int
+    """Flower's node id: the same client in every round."""
+    arrays: Mapping[str, Tensor]
+    """The state dict that the client sent, on the CPU: names, shapes and dtypes are those sent out,
+    all finite. It may be decoded anew at each access: read an array once."""
+    num_examples: float
+    """Weight that the client claims, positive and within the reply check's cap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenedRound:
+    """What a screen is shown of a round."""
+
+    number: int
+    """Counted from 1."""
+    sent: Mapping[str, Tensor]
+    """The state dict that the clients were sent, on the CPU."""
+    replies: Sequence[Reply]
+    """Replies that passed the reply check and every screen before this one; at least one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a screen says of one reply; the default is: nothing against it."""
+
+    weight: float = 1.0
+    """Factor on the reply's number of examples, in [0, 1]; 0 leaves the reply out."""
+    score: float | None = None
+    """By how much the reply stands out, in the screen's own unit; None: it was not scored."""
+    reason: str = ""
+    """Why the weight is below 1, or the arrays were replaced; one line."""
+    arrays: Mapping[str, Tensor] | None = None
+    """A state dict to aggregate in place of the reply's own, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screening:
+    """What a screen returns."""
+
+    verdicts: tuple[Verdict, ...]
+    """One per reply, in the order of the replies."""
+    keep_sent: str | None = None
+    """Why nothing of this round may be aggregated, so that the model sent out stays; None: it may.
+    """
+    is_suspicious: bool = False
+    """Whether what is left may still carry a backdoor, so that a repair on suspicion is due."""
+    state: State | None = None
+    """What the same screen should be given in the next round: tensors, numbers, strings, and lists
+    or dicts of them."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What was found, for a person: JSON values."""
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    """Patterns that were found, by a short name: images (C, H, W) in [0, 1], on the CPU."""
+
+
+@runtime_checkable
+class Screen(Protocol):
+    """A filter of replies: a frozen dataclass whose fields are its settings."""
+
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse, before the first round, models that cannot be screened.
+
+        Raises:
+            ValueError: if it cannot; the message says why.
+        """
+
+    def screen(
+        self,
+        shown: ScreenedRound,
+        spec: ModelSpec,
+        *,
+        device: torch.device,
+        state: State | None = None,
+    ) -> Screening:
+        """Judge the replies of a round; the caller seeds torch's generators.
+
+        Args:
+            shown: what was sent out and what came back; nothing of it may be changed.
+            spec: structure of the model.
+            device: where to compute.
+            state: `Screening.state` of the round before; None in the first round.
+        """
