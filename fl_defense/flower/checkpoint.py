@@ -25,6 +25,7 @@ from torch import Tensor
 from fl_defense.atomic_write import replace_file
 from fl_defense.log import logger
 from fl_defense.rounds.repairer import RepairState
+from fl_defense.state import State
 
 MAGIC = b"fl-defense checkpoint 1 "
 """First bytes of a file; the number is the format's."""
@@ -44,6 +45,8 @@ class Carried:
     """The model that clients are sent."""
     released: ArrayRecord | None = None
     """The model that would be released now."""
+    screens: State | None = None
+    """What the screens carry: memories and histories."""
     repair: RepairState = field(default_factory=RepairState)
     """What the repairer carries."""
 

@@ -1,4 +1,4 @@
-"""The server strategy: wraps any Flower strategy and repairs what it aggregates."""
+"""The server strategy: wraps any Flower strategy, screens the replies, repairs the aggregate."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,8 @@ from fl_defense.flower.arrays import check_arrays, load_model, model_arrays, res
 from fl_defense.flower.batchnorm_policy import Buffers, buffers_to_unify, unify_buffers
 from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
 from fl_defense.flower.inner_strategies import wrapped_strategies
-from fl_defense.flower.replies import CheckedReplies, ReplyCheck, nodes_by_message
+from fl_defense.flower.replies import ReplyCheck, nodes_by_message
+from fl_defense.flower.screening import screened_replies, shown_to_screens
 from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.log import logger
 from fl_defense.model.deployed import DeployedModel
@@ -25,17 +26,19 @@ from fl_defense.rounds.records import Rejection, RoundDraft, RoundOutcome
 from fl_defense.rounds.repairer import OnFailure, Repairer, check_defense
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers.base import Sanitizer
+from fl_defense.screens.apply import Screened, apply_screens, check_screens
+from fl_defense.screens.base import Screen
 from fl_defense.validation import require_word
 
-Broadcast = Literal["repaired", "aggregate"]
+Broadcast = Literal["auto", "repaired", "aggregate"]
 Observer = Callable[[RoundOutcome], None]
 
 
 class SanitizingStrategy(Strategy):
-    """Repairs each aggregated global model without data, whatever strategy aggregates.
+    """Keeps a federation's model clean without data, whatever strategy aggregates.
 
-    A round reads: check replies, unify BatchNorm buffers, let the inner strategy aggregate, restore
-    dtypes, sanitize, accept or refuse the repair, show the observer, send on.
+    A round reads: check replies, screen them, unify BatchNorm buffers, let the inner strategy
+    aggregate, restore dtypes, sanitize, accept or refuse the repair, show the observer, send on.
 
     The server optimisers' momenta (FedAvgM, FedAdam, FedYogi) are left alone: they still carry some
     of the malicious direction into later rounds.
@@ -45,6 +48,9 @@ class SanitizingStrategy(Strategy):
             called; this wrapper's is; docs/deployment.md says where one of your own belongs.
         sanitizer: the defense.
         spec: structure of the global model.
+        screens: filters of the replies, in order, such as `Attribution()`, which leaves out clients
+            that teach a backdoor. They need single updates: under secure aggregation there are
+            none. What they leave out reaches no strategy.
         schedule: which rounds are repaired; every round by default.
         inspection: how a model is inspected where the schedule asks for it; `TriggerSearch` by
             default.
@@ -54,7 +60,9 @@ class SanitizingStrategy(Strategy):
         on_failure: what is released when the sanitizer fails: "keep" the aggregate, the "previous"
             released model, or "raise".
         broadcast: "repaired": clients train on the repaired model. "aggregate": they train on the
-            aggregate, and only the released final model is the repaired one.
+            aggregate, and only the released final model is the repaired one. "auto": repaired with
+            screens, else the aggregate: attackers who stay would undo each repair, and learn from
+            it.
         buffers: who averages BatchNorm statistics: "mean" (this wrapper, weighted), "inner" (the
             inner strategy), or "auto": mean for server optimisers, else inner. Integer buffers are
             always unified here.
@@ -76,11 +84,12 @@ class SanitizingStrategy(Strategy):
         sanitizer: Sanitizer,
         spec: ModelSpec,
         *,
+        screens: Sequence[Screen] = (),
         schedule: Schedule | None = None,
         inspection: Inspection | None = None,
         min_agreement: float = 0.5,
         on_failure: OnFailure = "keep",
-        broadcast: Broadcast = "repaired",
+        broadcast: Broadcast = "auto",
         buffers: Buffers = "auto",
         reply_check: ReplyCheck | None = None,
         seed: int = 0,
@@ -101,7 +110,12 @@ class SanitizingStrategy(Strategy):
         self.strategy = strategy
         self.sanitizer = sanitizer
         self.spec = spec
-        self.broadcast = broadcast
+        self.screens = tuple(screens)
+        check_screens(self.screens, spec)
+        self.broadcast: Broadcast = broadcast
+        if broadcast == "auto":
+            self.broadcast = "repaired" if self.screens else "aggregate"
+        self.seed = seed
         self.reply_check = reply_check or ReplyCheck()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.observe = observe
@@ -178,10 +192,12 @@ class SanitizingStrategy(Strategy):
             num_failures=len(failures),
             train_seconds=train_seconds,
         )
-        aggregate, metrics = self._aggregate(server_round, checked)
+        screened = self._screen(record, checked.valid)
+        aggregate, metrics = self._aggregate(server_round, checked.valid, screened)
         if aggregate is None:
             logger.error("round %d: nothing was aggregated; the global model stays", server_round)
-            self._show(record, None, None, checked.rejected, failures)
+            before, after = self._kept(screened)
+            self._show(record, before, after, checked.rejected, failures, screened)
             self._finish(server_round)
             return None, metrics
         suspect = load_model(aggregate, self.spec, self.device)
@@ -192,13 +208,14 @@ class SanitizingStrategy(Strategy):
             suspect,
             carried.repair,
             num_rounds=self.num_rounds,
+            screens_suspect=screened is not None and screened.is_suspicious,
             previous=partial(load_model, last, self.spec, self.device),
         )
         record.take(outcome)
         carried.repair = outcome.state
         carried.released = model_arrays(outcome.model, aggregate)
         carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
-        self._show(record, suspect, outcome.deployed, checked.rejected, failures)
+        self._show(record, suspect, outcome.deployed, checked.rejected, failures, screened)
         self._finish(server_round)
         _report(metrics, record)
         return carried.arrays, metrics
@@ -222,6 +239,8 @@ class SanitizingStrategy(Strategy):
     def summary(self) -> None:
         """Log the defense and what it wraps."""
         logger.info("\t├──> Defense: %r", self.sanitizer)
+        for screen in self.screens:
+            logger.info("\t├──> Screen: %r", screen)
         pixels = self.spec.pixels
         logger.info("\t├──> Inputs normalised by mean %s, std %s", pixels.mean, pixels.std)
         least = self._repairer.gate.min_agreement
@@ -302,21 +321,62 @@ class SanitizingStrategy(Strategy):
             evaluate if evaluate_fn else None,
             **kwargs,
         )
-        if self.released is not None:
+        if self.released is None:
+            logger.error("no round gave a model: the result holds the one that was sent out")
+            result.arrays = self._carried.arrays or initial_arrays
+        else:
             result.arrays = self.released
         return result
 
     # --- The steps of a round --------------------------------------------------------------------
 
+    def _screen(self, record: RoundDraft, replies: list[Message]) -> Screened | None:
+        """Let the screens judge the checked replies; None without screens or replies."""
+        sent = self._carried.arrays
+        if not self.screens or not replies or sent is None:
+            return None
+        screened = apply_screens(
+            self.screens,
+            shown_to_screens(record.round, sent, replies, self._weighted_by_key),
+            self.spec,
+            seed=self.seed,
+            device=self.device,
+            states=self._carried.screens,
+        )
+        self._carried.screens = screened.states
+        nodes = [reply.metadata.src_node_id for reply in replies]
+        record.take_screens(screened, nodes)
+        for node, said in zip(nodes, screened.verdicts, strict=True):
+            if said.weight == 0:
+                logger.warning("round %d: node %d is left out: %s", record.round, node, said.reason)
+        if screened.keep_sent is not None:
+            logger.warning(
+                "round %d: the model sent out stays: %s", record.round, screened.keep_sent
+            )
+        return screened
+
     def _aggregate(
-        self, server_round: int, checked: CheckedReplies
+        self, server_round: int, replies: list[Message], screened: Screened | None
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         assert self._carried.arrays is not None
-        buffers = unify_buffers(checked.valid, self._unified_buffers, self._weighted_by_key)
-        arrays, metrics = self.strategy.aggregate_train(server_round, checked.valid)
+        if screened is not None:
+            if screened.keep_sent is not None:
+                return None, None
+            replies = screened_replies(replies, screened, self._weighted_by_key)
+        buffers = unify_buffers(replies, self._unified_buffers, self._weighted_by_key)
+        arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         if arrays is None or len(arrays) == 0:
             return None, metrics
         return restore_arrays(arrays, self._carried.arrays, buffers), metrics
+
+    def _kept(self, screened: Screened | None) -> tuple[nn.Module | None, DeployedModel | None]:
+        """Return the models that are sent out and released after a round that screens refused."""
+        sent, released = self._carried.arrays, self._carried.released
+        if screened is None or sent is None:
+            return None, None
+        before = load_model(sent, self.spec, self.device)
+        after = before if released is None else load_model(released, self.spec, self.device)
+        return before, DeployedModel(after, self.spec.pixels)
 
     def _silent(self, replies: list[Message], failed: list[Rejection]) -> list[Rejection]:
         """Return the nodes that were asked and did not answer in time."""
@@ -340,6 +400,7 @@ class SanitizingStrategy(Strategy):
         deployed: DeployedModel | None,
         rejections: Sequence[Rejection] = (),
         failures: Sequence[Rejection] = (),
+        screened: Screened | None = None,
     ) -> None:
         if self.observe is None:
             return
@@ -351,6 +412,7 @@ class SanitizingStrategy(Strategy):
                 after=deployed,
                 rejections=list(rejections),
                 failures=list(failures),
+                screens=() if screened is None else screened.reports,
             )
         )
 
@@ -360,6 +422,7 @@ def _report(metrics: MetricRecord | None, record: RoundDraft) -> None:
     if metrics is None:
         return
     metrics["defense-rejected"] = record.num_rejected
+    metrics["defense-left-out"] = record.num_left_out
     metrics["defense-sanitized"] = int(record.sanitized)
     metrics["defense-accepted"] = int(record.accepted)
     metrics["defense-seconds"] = record.sanitize_seconds

@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.repairer import RepairOutcome
+from fl_defense.screens.apply import Screened, ScreenReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class RoundRecord:
     """Replies that were aggregated."""
     num_rejected: int = 0
     """Replies that the check dropped."""
+    num_left_out: int = 0
+    """Replies that the screens left out."""
     num_failures: int = 0
     """Clients that answered with an error, or not at all where the number asked is known."""
     malicious: list[int] = field(default_factory=list)
@@ -57,6 +60,8 @@ class RoundRecord:
     agreement: float | None = None
     """Share of surrogate images that aggregate and repaired model put into the same class, a mean
     over the classes."""
+    screen_seconds: float = 0.0
+    """Of all screens together."""
     train_seconds: float = 0.0
     """From sending the model out to having all replies."""
     sanitize_seconds: float = 0.0
@@ -84,13 +89,32 @@ class RoundDraft:
     round: int
     num_replies: int = 0
     num_rejected: int = 0
+    num_left_out: int = 0
     num_failures: int = 0
     sanitized: bool = False
     accepted: bool = False
     agreement: float | None = None
+    screen_seconds: float = 0.0
     train_seconds: float = 0.0
     sanitize_seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
+
+    def take_screens(self, screened: Screened, nodes: Sequence[int]) -> None:
+        """Note what the screens said of the replies of these nodes."""
+        left_out = [
+            {"node": node, "reason": said.reason}
+            for node, said in zip(nodes, screened.verdicts, strict=True)
+            if said.weight == 0
+        ]
+        self.num_left_out = len(left_out)
+        self.num_replies -= len(left_out)
+        self.screen_seconds = sum(report.seconds for report in screened.reports)
+        self.details["screens"] = [report.to_json() for report in screened.reports]
+        if left_out:
+            self.details["left_out"] = left_out
+        if screened.keep_sent is not None:
+            self.num_replies = 0
+            self.details["kept_sent"] = screened.keep_sent
 
     def take(self, outcome: RepairOutcome) -> None:
         """Note what became of the aggregate."""
@@ -115,6 +139,8 @@ class RoundOutcome:
     """The model that would be released, as it is deployed; None if nothing was aggregated."""
     rejections: list[Rejection] = field(default_factory=list)
     """Each dropped reply with its node id and reason."""
+    screens: Sequence[ScreenReport] = ()
+    """What each screen said, with pictures of what was found."""
     failures: list[Rejection] = field(default_factory=list)
     """Each client that answered with an error or not in time."""
 

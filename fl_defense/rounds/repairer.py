@@ -90,9 +90,9 @@ class Repairer:
     @property
     def _monitor(self) -> Monitor | None:
         asked = self.schedule.on_suspicion
-        if asked is None:
+        if asked in (None, "screens"):
             return None
-        rule = SuspicionRule() if asked == "history" else SuspicionRule(bound=asked)
+        rule = SuspicionRule() if asked == "history" else SuspicionRule(bound=float(asked))
         return Monitor(spec=self.spec, alarm=rule, inspection=self.inspection, seed=self.seed)
 
     def repair(
@@ -102,6 +102,7 @@ class Repairer:
         state: RepairState,
         *,
         num_rounds: int,
+        screens_suspect: bool = False,
         previous: Callable[[], nn.Module | None],
     ) -> RepairOutcome:
         """Repair an aggregate if that is due, and say what became of it.
@@ -111,11 +112,14 @@ class Repairer:
             suspect: the aggregate, in eval mode; stays untouched.
             state: of the round before.
             num_rounds: rounds in all.
+            screens_suspect: whether a screen suspects what it let through.
             previous: makes the model that was released last, for `on_failure` "previous".
         """
         unrepaired = DeployedModel(suspect, self.spec.pixels)
         kept = RepairOutcome(model=suspect, deployed=unrepaired, state=state)
         alarmed, kept = self._inspect(server_round, kept)
+        if self.schedule.on_suspicion == "screens":
+            alarmed = screens_suspect
         if not self.schedule.is_due(server_round, num_rounds, alarmed=alarmed):
             return kept
         started = time.perf_counter()

@@ -22,19 +22,21 @@ class Schedule:
     last: bool = True
     """Repair the last round whatever the other fields say: it is the one that is released."""
 
-    on_suspicion: float | Literal["history"] | None = None
+    on_suspicion: float | Literal["history", "screens"] | None = None
     """Repair a due round, but for the last, only if an inspection raises the alarm: a number, when
-    it finds an anomaly above it; history, when it finds more than in earlier rounds; null: do not
-    ask. For the trigger
-    search 3 lies between clean models and those in which a patch turns every class, if images have
-    28 pixels or more."""
+    it finds an anomaly above it; history, when it finds more than in earlier rounds; screens, if a
+    screen suspects what it let through, and no inspection is asked; null: do not ask. For the
+    trigger search 3 lies between clean models and those in which a patch turns every class, if
+    images have 28 pixels or more."""
 
     def __post_init__(self) -> None:
         require_at_least(self, first_round=1)
         every, asked = self.every, self.on_suspicion
         require(every is None or every >= 1, "every", "at least 1 or null", every)
-        understood = asked in (None, "history") or (not isinstance(asked, str) and asked > 0)
-        require(understood, "on_suspicion", "positive, history or null", asked)
+        understood = asked in (None, "history", "screens") or (
+            not isinstance(asked, str) and asked > 0
+        )
+        require(understood, "on_suspicion", "positive, history, screens or null", asked)
         if self.every is None and asked is not None:
             raise ValueError("on_suspicion asks of rounds that are due, but every is null: none is")
         if self.every is None and not self.last:
@@ -42,7 +44,7 @@ class Schedule:
 
     def asks(self, server_round: int) -> bool:
         """Tell whether the model of this round is to be inspected; all from `first_round` on."""
-        return self.on_suspicion is not None and server_round >= self.first_round
+        return self.on_suspicion not in (None, "screens") and server_round >= self.first_round
 
     def is_due(self, server_round: int, num_rounds: int, *, alarmed: bool = False) -> bool:
         """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired.

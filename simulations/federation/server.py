@@ -98,6 +98,7 @@ def build_strategy(
         scenario.aggregator.build(scenario.num_replies, scenario.clients.count),
         scenario.defense,
         scenario.model_spec(),
+        screens=scenario.screens,
         schedule=repair.schedule,
         inspection=repair.inspection,
         min_agreement=repair.min_agreement,

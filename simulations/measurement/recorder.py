@@ -98,7 +98,7 @@ class Recorder:
         self.records.append(record)
         self._folder.append(record)
         self._tell(record)
-        if record.round > 0 and record.num_replies == 0:
+        if record.round > 0 and record.num_replies == 0 and "kept_sent" not in record.details:
             raise FederationError(
                 f"round {record.round}: no client is left ({record.num_failures} failed, "
                 f"{record.num_rejected} rejected); see {self._folder.path / 'rounds.jsonl'}"

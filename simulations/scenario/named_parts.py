@@ -227,18 +227,20 @@ class OneOrSeveral:
         one: reads a single part.
         join: dataclass that several parts become, in its field `steps`; without it the value is a
             tuple, also of a single one.
+        or_none: whether the list may be empty.
     """
 
-    def __init__(self, one: Choice, join: Any = None) -> None:
+    def __init__(self, one: Choice, join: Any = None, *, or_none: bool = False) -> None:
         self.one = one
         self.join = join
+        self.or_none = or_none
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Fork before reading, so that faults are told where they stand in the file."""
         single = self.one.__get_pydantic_core_schema__(source, handler)
-        several: CoreSchema = core_schema.list_schema(single, min_length=1)
+        several: CoreSchema = core_schema.list_schema(single, min_length=0 if self.or_none else 1)
         after = core_schema.no_info_after_validator_function
         if self.join is not None:
             several = after(lambda read: self.join(steps=tuple(read)), several)

@@ -15,6 +15,7 @@ from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.repairer import OnFailure
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import NoDefense, Pipeline, Sanitizer
+from fl_defense.screens import SCREENS, Screen
 from fl_defense.surrogates.picture_folder import PictureFolder
 from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
 from simulations.attack import ATTACKS
@@ -123,6 +124,8 @@ class Scenario(BaseModel):
     """A trigger and its target, or a list of such: measured in every run, planted by the attack."""
     attack: Annotated[Attack, choice(ATTACKS)] = NoAttack()
     """What malicious clients do."""
+    screens: Annotated[tuple[Screen, ...], OneOrSeveral(choice(SCREENS), or_none=True)] = ()
+    """Filters of the clients' replies, or a list of them that run in order; none by default."""
     defense: Annotated[Sanitizer, DEFENSE] = NoDefense()
     """The sanitizer that repairs the aggregate, or a list of them that run in order."""
     repair: Repair = Repair()

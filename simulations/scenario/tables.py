@@ -5,6 +5,7 @@ from typing import Any
 
 from fl_defense.inspections import INSPECTIONS
 from fl_defense.sanitizers import SANITIZERS, Pipeline
+from fl_defense.screens import SCREENS
 from fl_defense.surrogates.picture_folder import PictureFolder
 from fl_defense.surrogates.scenes import Scenes
 from simulations.aggregators import AGGREGATORS
@@ -31,6 +32,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "trigger": TRIGGERS,
     "attack": ATTACKS,
     "aggregator": AGGREGATORS,
+    "screens": SCREENS,
     "defense": SANITIZERS,
     "inspection": INSPECTIONS,
     "surrogate": SURROGATES,

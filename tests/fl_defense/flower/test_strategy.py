@@ -144,6 +144,7 @@ class Lab:
     ) -> dict[str, Tensor]:
         self.outcomes.clear()
         self.grid = ToyGrid(clients, self.reply)
+        settings.setdefault("broadcast", "repaired")
         wrapped = SanitizingStrategy(
             inner, sanitizer, self.spec, device="cpu", observe=self.outcomes.append, **settings
         )

@@ -34,8 +34,11 @@ def test_on_suspicion_alarms_decide_among_due_rounds_and_the_last_is_repaired_an
     [
         ({"first_round": 0}, "first_round must be at least 1, got 0"),
         ({"every": 0}, "every must be at least 1 or null, got 0"),
-        ({"on_suspicion": 0.0}, "on_suspicion must be positive, history or null, got 0"),
-        ({"on_suspicion": "past"}, "on_suspicion must be positive, history or null, got past"),
+        ({"on_suspicion": 0.0}, "on_suspicion must be positive, history, screens or null, got 0"),
+        (
+            {"on_suspicion": "past"},
+            "on_suspicion must be positive, history, screens or null, got past",
+        ),
         ({"every": None, "on_suspicion": 3.0}, "on_suspicion asks of rounds that are due"),
         ({"every": None, "last": False}, "no round would be repaired"),
     ],
