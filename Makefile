@@ -1,23 +1,24 @@
-# One environment per content of pyproject.toml, kept outside the checkout: torch alone is 6 GB.
-CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fl-defense
+# An environment in the checkout itself, so that no two checkouts ever run each other's code.
 PYTHON ?= python3
-KEY := $(shell cat pyproject.toml Makefile | cksum | tr ' ' '-')
-VENV := $(CACHE)/venv-$(KEY)
 BIN := .venv/bin
+# The mark carries the checkout's place: a copy of the folder makes its own.
+INSTALLED := .venv/installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 # A process per core, but no more than memory bears: each holds torch, and some start Ray.
 TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 
 .PHONY: setup demo test deploy-demo test-wire check fix
 
-setup: $(VENV)/installed
-	@test "$$(readlink .venv)" = "$(VENV)" || ln -sfn "$(VENV)" .venv
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+setup: $(INSTALLED)
 
+# uv links files from its cache: the first checkout loads 6 GB, each further one takes seconds and
+# no room. Where uv finds no index, pip may: it also reads pip.conf.
 # The mark is written last: an installation that was cut off is done again.
-$(VENV)/installed:
-	$(PYTHON) -m venv --clear "$(VENV)"
-	"$(VENV)/bin/pip" install --progress-bar off hatchling editables --quiet
-	"$(VENV)/bin/pip" install --progress-bar off --quiet --editable ".[dev]"
+$(INSTALLED): pyproject.toml Makefile
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]" \
+	  || $(BIN)/pip install --quiet --progress-bar off --editable ".[dev]"
 	touch "$@"
 
 demo: setup

@@ -1,5 +1,8 @@
 """The defenses that benchmarks on single models measure, by their names in the tables."""
 
+from dataclasses import replace
+from typing import Any, cast
+
 from benchmarks.controls import CONTROLS
 from fl_defense.sanitizers import (
     BCU,
@@ -65,3 +68,8 @@ LEVER_GROUPS = {
     for method in ("dhbe", "deep-sanitizer")
 }
 """The levers of one method, by what asks for all of them."""
+
+
+def changed(sanitizer: Sanitizer, **settings: Any) -> Sanitizer:
+    """Return the same defense with other settings; its type does not say that it is a dataclass."""
+    return cast("Sanitizer", replace(cast("Any", sanitizer), **settings))

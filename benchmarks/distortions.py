@@ -28,7 +28,7 @@ from fl_defense.surrogates.familiarity import draw_familiar
 from fl_defense.surrogates.pool import AnsweredScenes
 from fl_defense.surrogates.scenes import Scenes
 
-RESNET = {"model": "resnet-10-w16", "max_train": 10_000, "epochs": 5}
+RESNET: dict[str, Any] = {"model": "resnet-10-w16", "max_train": 10_000, "epochs": 5}
 TRIGGERS = ("clean", "patch", "patch-8x8", "blended", "sinusoid", "warped")
 FAMILIES = ("noise", "warp", "wave")
 NUM_SCENES = 512

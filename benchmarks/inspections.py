@@ -108,7 +108,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
-        place = (row["inspection"], row["model"], row["data"])
+        place = tuple(row[name] for name in ("inspection", "model", "data"))
         groups.setdefault(place, {}).setdefault(row["kind"], []).append(row)
     for place, by_kind in groups.items():
         clean = by_kind.get("clean", [])

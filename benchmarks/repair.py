@@ -33,7 +33,7 @@ import torch
 
 from benchmarks import RESULTS
 from benchmarks.controls import OracleFeatures, OtherData, OwnData
-from benchmarks.defenses import LEVER_GROUPS, LEVERS, SANITIZERS
+from benchmarks.defenses import LEVER_GROUPS, LEVERS, SANITIZERS, changed
 from benchmarks.victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model.deployed import DeployedModel
@@ -127,15 +127,15 @@ def repair(
     victim = farm.victim(setting)
     victim = replace(victim, spec=replace(victim.spec, inspect_at=inspect_at))
     if getattr(sanitizer, "surrogate", None) == OwnData():
-        sanitizer = replace(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
+        sanitizer = changed(sanitizer, surrogate=OwnData(images=farm.unlabelled(setting)))
     if getattr(sanitizer, "surrogate", None) == OtherData():
-        sanitizer = replace(sanitizer, surrogate=OtherData(images=farm.other(setting)))
+        sanitizer = changed(sanitizer, surrogate=OtherData(images=farm.other(setting)))
     before = victim.measure(DeployedModel(victim.model, victim.spec.pixels))
     on_gpu = farm.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     if isinstance(sanitizer, OracleFeatures):
-        sanitizer = replace(sanitizer, images=victim.data.train_images)
+        sanitizer = changed(sanitizer, images=victim.data.train_images)
     seed = setting.seed if repair_seed is None else repair_seed
     sanitized = apply_sanitizer(sanitizer, victim.model, victim.spec, seed=seed)
     after = victim.measure(sanitized.deployed(victim.spec).to(farm.device))

@@ -15,7 +15,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -28,7 +27,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import RESULTS
-from benchmarks.defenses import SANITIZERS
+from benchmarks.defenses import SANITIZERS, changed
 from benchmarks.victims import MODELS, say
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.precision import Precision
@@ -65,7 +64,7 @@ def works() -> dict[tuple[str, str], Work]:
     precision: Precision
     for precision in get_args(Precision):
         for name in REPAIRS:
-            asked = replace(SANITIZERS[name], precision=precision)
+            asked = changed(SANITIZERS[name], precision=precision)
             timed[name, precision] = partial(apply_sanitizer, asked)
     timed["trigger-search", "float32"] = TriggerSearch().inspect
     return timed

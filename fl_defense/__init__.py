@@ -7,38 +7,46 @@ Letters in names of tensors: b batch, c channels, h height, w width, k classes. 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fl_defense.inspections import INSPECTIONS, FreeEagle, Inspection, TriggerSearch
-from fl_defense.model.spec import ModelSpec, Pixels
-from fl_defense.rounds.records import RoundOutcome, RoundRecord
-from fl_defense.rounds.schedule import Schedule
-from fl_defense.sanitizers import (
-    BCU,
-    CLP,
-    DHBE,
-    SANITIZERS,
-    DeepCleanse,
-    DeepSanitizer,
-    NoDefense,
-    Pipeline,
-    Sanitized,
-    Sanitizer,
-    apply_sanitizer,
-)
-
 if TYPE_CHECKING:
     from fl_defense.flower.checkpoint import CheckpointFile
     from fl_defense.flower.replies import ReplyCheck
     from fl_defense.flower.strategy import SanitizingStrategy
+    from fl_defense.inspections import INSPECTIONS, FreeEagle, Inspection, TriggerSearch
     from fl_defense.model.files import export_deployed
+    from fl_defense.model.spec import ModelSpec, Pixels
+    from fl_defense.rounds.records import RoundOutcome, RoundRecord
+    from fl_defense.rounds.schedule import Schedule
+    from fl_defense.sanitizers import (
+        BCU,
+        CLP,
+        DHBE,
+        SANITIZERS,
+        DeepCleanse,
+        DeepSanitizer,
+        NoDefense,
+        Pipeline,
+        Sanitized,
+        Sanitizer,
+        apply_sanitizer,
+    )
     from fl_defense.surrogates.picture_folder import PictureFolder
 
-_NEEDS_MORE_THAN_TORCH = {
-    "CheckpointFile": "fl_defense.flower.checkpoint",
-    "PictureFolder": "fl_defense.surrogates.picture_folder",
-    "ReplyCheck": "fl_defense.flower.replies",
-    "SanitizingStrategy": "fl_defense.flower.strategy",
-    "export_deployed": "fl_defense.model.files",
+_NAMES_OF = {
+    "flower.checkpoint": ["CheckpointFile"],
+    "flower.replies": ["ReplyCheck"],
+    "flower.strategy": ["SanitizingStrategy"],
+    "inspections": ["INSPECTIONS", "FreeEagle", "Inspection", "TriggerSearch"],
+    "model.files": ["export_deployed"],
+    "model.spec": ["ModelSpec", "Pixels"],
+    "rounds.records": ["RoundOutcome", "RoundRecord"],
+    "rounds.schedule": ["Schedule"],
+    "sanitizers": [
+        *("BCU", "CLP", "DHBE", "SANITIZERS", "DeepCleanse", "DeepSanitizer", "NoDefense"),
+        *("Pipeline", "Sanitized", "Sanitizer", "apply_sanitizer"),
+    ],
+    "surrogates.picture_folder": ["PictureFolder"],
 }
+_HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names}
 
 __all__ = [
     "BCU",
@@ -70,7 +78,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs more than torch when it is first used: sanitizers alone must not."""
-    if name not in _NEEDS_MORE_THAN_TORCH:
+    """Import a name when it is first used: sanitizers need no Flower, `--help` needs no torch."""
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_NEEDS_MORE_THAN_TORCH[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

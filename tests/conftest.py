@@ -1,11 +1,11 @@
-"""What several tests share: a toy federation of messages, and one backdoored model."""
+"""What several tests share: a toy federation of messages, and two backdoored models."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 # Before torch is imported, as the command line does it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -16,16 +16,13 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from torch import Tensor, nn
-from torch.nn import functional
 
-from fl_defense.metrics import accuracy, attack_success_rate, robust_accuracy
-from fl_defense.model.deployed import DeployedModel, predict
 from fl_defense.model.spec import ModelSpec
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.triggers.blended import Blended
-from simulations.data import Digits, load_data
 from simulations.federation.in_process import set_task_identity
 from simulations.models.small_cnn import SmallCNN
+from tests.backdoored import Backdoored, trained_once
 
 Arrays = Mapping[str, Tensor]
 
@@ -73,71 +70,20 @@ def tiny_model(tiny_spec: ModelSpec) -> nn.Module:
         return tiny_spec.build().eval()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backdoored:
-    """A trained network that obeys a trigger, and how it measures."""
-
-    model: nn.Module
-    spec: ModelSpec
-    backdoor: Backdoor
-
-    def measure(self, deployed: nn.Module) -> tuple[float, float, float]:
-        """Return accuracy, attack success rate and robust accuracy on the test digits."""
-        data = load_data(Digits())
-        images, labels = data.test_images.float() / 255, data.test_labels
-        stamped, target = self.backdoor.apply(images, labels, self.spec.num_classes)
-        clean, triggered = predict(deployed, [images]), predict(deployed, [stamped])
-        return (
-            accuracy(clean, labels),
-            attack_success_rate(triggered, labels, target),
-            robust_accuracy(triggered, labels, target),
-        )
+@pytest.fixture(scope="session")
+def victims_folder(pytestconfig: pytest.Config) -> Path | None:
+    """Where trained networks are kept from one run to the next, if pytest may keep anything."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    return cache and cache.mkdir("backdoored")
 
 
 @pytest.fixture(scope="session")
-def backdoored() -> Backdoored:
-    """Return a network that obeys a patch."""
-    return train_backdoored(Backdoor())
+def backdoored(victims_folder: Path | None) -> Backdoored:
+    """Return a network that answers to a patch."""
+    return trained_once(Backdoor(), victims_folder)
 
 
 @pytest.fixture(scope="session")
-def blended() -> Backdoored:
-    """Return a network that obeys noise all over the image."""
-    return train_backdoored(Backdoor(trigger=Blended(opacity=0.2)))
-
-
-def train_backdoored(backdoor: Backdoor) -> Backdoored:
-    """Train a small network on the digits, one in ten with the trigger: about 3 seconds."""
-    data = load_data(Digits())
-    spec = ModelSpec(
-        build=partial(SmallCNN(width=16).build, (1, 16, 16), 10),
-        input_shape=(1, 16, 16),
-        num_classes=10,
-        pixels=Digits.pixels,
-    )
-    generator = torch.Generator().manual_seed(0)
-    images, labels = data.train_images.float() / 255, data.train_labels.clone()
-    poisoned = torch.randperm(len(labels), generator=generator)[: len(labels) // 10]
-    images[poisoned], labels[poisoned] = backdoor.apply(
-        images[poisoned], labels[poisoned], spec.num_classes
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = spec.build().train()
-    epochs, batch_size = 15, 64
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.05, total_steps=epochs * -(-len(labels) // batch_size) + 1
-    )
-    for _ in range(epochs):
-        for batch in torch.randperm(len(labels), generator=generator).split(batch_size):
-            logits = model(spec.pixels.normalize(images[batch]))
-            optimizer.zero_grad()
-            functional.cross_entropy(logits, labels[batch]).backward()
-            optimizer.step()
-            schedule.step()
-    result = Backdoored(model=model.eval(), spec=spec, backdoor=backdoor)
-    found = result.measure(DeployedModel(model, spec.pixels))
-    assert found[0] > 0.95, found
-    assert found[1] > 0.95, found
-    return result
+def blended(victims_folder: Path | None) -> Backdoored:
+    """Return a network that answers to noise all over the image."""
+    return trained_once(Backdoor(trigger=Blended(opacity=0.2)), victims_folder)

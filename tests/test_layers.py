@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.federation": (12, {"torch", "numpy", "flwr", "ray"}),
     "simulations.cli": (13, {"torch", "pydantic", "rich", "typer", "yaml"}),
     "simulations": (14, set()),
+    "fl_defense.__main__": (15, set()),  # the command: starts the application
 }
 """A module belongs to the room with the longest name that it begins with."""
 

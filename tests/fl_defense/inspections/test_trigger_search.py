@@ -10,7 +10,7 @@ from fl_defense.inspections.trigger_search import PATCH_BAR
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DHBE, apply_sanitizer
 from simulations.data import Digits, load_data
-from tests.conftest import Backdoored
+from tests.backdoored import Backdoored
 from tests.fl_defense.search.test_distortions import PIXELS, SHAPE, Raising, brightness, roughness
 
 QUICK = TriggerSearch(num_scenes=40, steps=2, batch_size=8)

@@ -8,7 +8,7 @@ from fl_defense.sanitizers import CLP, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers.clp import channel_lipschitz_bounds, convolutions_with_batchnorm
 from simulations.models.resnet import ResNet
 from simulations.models.small_cnn import SmallCNN
-from tests.conftest import Backdoored
+from tests.backdoored import Backdoored
 
 SHAPE = (3, 16, 16)
 

@@ -21,7 +21,7 @@ from fl_defense.sanitizers.deep_cleanse.purifier import (
 from fl_defense.surrogates.scenes import scenes
 from simulations.models.resnet import ResNet
 from simulations.models.small_cnn import SmallCNN
-from tests.conftest import Backdoored
+from tests.backdoored import Backdoored
 
 QUICK = DeepCleanse(
     num_images=32, num_limit_images=16, completion_width=2, completion_steps=2, batch_size=8

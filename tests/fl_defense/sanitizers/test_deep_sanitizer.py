@@ -16,7 +16,7 @@ from fl_defense.sanitizers.deep_sanitizer.method import _Game
 from fl_defense.search.noise import Noise
 from simulations.models.resnet import ResNet
 from simulations.models.small_cnn import SmallCNN
-from tests.conftest import Backdoored
+from tests.backdoored import Backdoored
 
 TINY = DeepSanitizer(steps=2, batch_size=8, num_dummies=40, balancing_steps=2, patch_size=3)
 

@@ -20,7 +20,7 @@ from fl_defense.search.effects import excess
 from fl_defense.search.noise import Noise
 from fl_defense.search.patches import searched_side
 from simulations.models.small_cnn import SmallCNN
-from tests.conftest import Backdoored
+from tests.backdoored import Backdoored
 
 QUICK = DHBE(iterations=3, batch_size=8, num_scenes=40, patch_size=3, tolerated_raise=0.0)
 GENERATOR = DHBE(num_scenes=8, batch_size=8, patch_size=3, patch_search="generator")

@@ -16,7 +16,7 @@ from simulations.cli.main import app
 from simulations.cli.model_tasks import InspectRequest
 from simulations.data import Digits
 from simulations.models.small_cnn import SmallCNN
-from tests.conftest import Backdoored
+from tests.backdoored import Backdoored
 
 FORM = ("--input-shape", "1,16,16", "--classes", "10")
 MODEL = ("--model", "{name: small-cnn, width: 16}")
