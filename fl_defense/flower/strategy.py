@@ -23,7 +23,7 @@ from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.records import Rejection, RoundDraft, RoundOutcome
-from fl_defense.rounds.repairer import OnFailure, Repairer, check_defense
+from fl_defense.rounds.repairer import OnFailure, Repairer, RepairState, check_defense
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.screens.apply import Screened, apply_screens, check_screens
@@ -303,8 +303,7 @@ class SanitizingStrategy(Strategy):
         finished = self._num_finished
         if finished == 0:
             self._carried = Carried()
-            initial = load_model(initial_arrays, self.spec, self.device)
-            self._show(RoundDraft(round=0), initial, DeployedModel(initial, self.spec.pixels))
+            self._begin(initial_arrays)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             if evaluate_fn is None or 0 < finished >= server_round:
@@ -327,6 +326,19 @@ class SanitizingStrategy(Strategy):
         else:
             result.arrays = self.released
         return result
+
+    def _begin(self, initial_arrays: ArrayRecord) -> None:
+        """Repair the model that the run begins with, if the schedule says so, and show it."""
+        record = RoundDraft(round=0)
+        initial = load_model(initial_arrays, self.spec, self.device)
+        outcome = self._repairer.repair(
+            0, initial, RepairState(), num_rounds=self.num_rounds, previous=lambda: None
+        )
+        record.take(outcome)
+        self._carried.repair = outcome.state
+        if outcome.accepted:
+            self._carried.arrays = model_arrays(outcome.model, initial_arrays)
+        self._show(record, initial, outcome.deployed)
 
     # --- The steps of a round --------------------------------------------------------------------
 

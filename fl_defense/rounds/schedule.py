@@ -21,7 +21,10 @@ class Schedule:
     """Repair each `every`-th round, counted from `first_round`; null: the last round only."""
     last: bool = True
     """Repair the last round whatever the other fields say: it is the one that is released."""
-
+    initial: bool = False
+    """Repair the model that the run begins with before any client is sent it: for a federation that
+    was trained before the defense was switched on. A screen can tell who teaches a backdoor only to
+    a model that does not know it yet."""
     on_suspicion: float | Literal["history", "screens"] | None = None
     """Repair a due round, but for the last, only if an inspection raises the alarm: a number, when
     it finds an anomaly above it; history, when it finds more than in earlier rounds; screens, if a
@@ -44,16 +47,22 @@ class Schedule:
 
     def asks(self, server_round: int) -> bool:
         """Tell whether the model of this round is to be inspected; all from `first_round` on."""
-        return self.on_suspicion not in (None, "screens") and server_round >= self.first_round
+        if server_round == 0 and not self.initial:
+            return False
+        return self.on_suspicion not in (None, "screens") and (
+            server_round == 0 or server_round >= self.first_round
+        )
 
     def is_due(self, server_round: int, num_rounds: int, *, alarmed: bool = False) -> bool:
         """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired.
 
         Args:
-            server_round: the round, from 1.
+            server_round: the round, from 1; 0 is the model that the run begins with.
             num_rounds: rounds in all.
             alarmed: whether its inspection, if there was one, raised the alarm.
         """
+        if server_round == 0:
+            return self.initial and (alarmed or self.on_suspicion in (None, "screens"))
         if self.last and server_round == num_rounds:
             return True
         if self.every is None or server_round < self.first_round:

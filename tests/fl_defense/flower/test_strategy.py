@@ -393,6 +393,16 @@ def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: 
     assert torch.allclose(lab.grid.sent[-1].to_torch_state_dict()[key], parameter, atol=1e-6)
 
 
+def test_the_model_that_a_run_begins_with_can_be_repaired_before_it_is_sent(lab: Lab) -> None:
+    lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=1, min_agreement=0,
+            schedule=Schedule(initial=True, every=None), broadcast="aggregate")  # fmt: skip
+    weight = next(name for name, _ in lab.model.named_parameters())
+    sent = lab.grid.sent[0].to_torch_state_dict()[weight]
+    assert torch.equal(sent, lab.model.state_dict()[weight] / 2)
+    assert lab.records[0].accepted
+    assert lab.outcomes[0].before is not lab.outcomes[0].after
+
+
 def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
     @dataclass(frozen=True)
     class Idle:

@@ -46,3 +46,21 @@ def test_on_suspicion_alarms_decide_among_due_rounds_and_the_last_is_repaired_an
 def test_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Schedule(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "alarmed", "due"),
+    [
+        ({}, False, False),
+        ({"initial": True}, False, True),
+        ({"initial": True, "on_suspicion": 3.0}, False, False),
+        ({"initial": True, "on_suspicion": 3.0}, True, True),
+        ({"initial": True, "on_suspicion": "screens"}, False, True),
+        ({"initial": True, "first_round": 9}, False, True),
+    ],
+)
+def test_the_model_that_a_run_begins_with(fields: Any, alarmed: bool, due: bool) -> None:
+    schedule = Schedule(**fields)
+    assert schedule.is_due(0, 10, alarmed=alarmed) is due
+    asked = schedule.on_suspicion
+    assert schedule.asks(0) is (schedule.initial and asked not in (None, "screens"))
