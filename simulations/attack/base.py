@@ -1,18 +1,20 @@
-"""The contract of an attack: what malicious clients do to their data and to their update."""
+"""The contract of an attack: what malicious clients do to their data, training and update."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simulations.attack.backdoor import Backdoor
-
-Arrays = Mapping[str, Tensor]
+from simulations.attack.context import AttackContext
+from simulations.attack.updates import Arrays
 
 
 class Attack(Protocol):
-    """Acts twice on a malicious client: on its data and on its update."""
+    """Acts three times on a malicious client: on its data, its training and its update.
+
+    Attacks derive from `MaliciousClients`, which has all methods, and replace those that they need.
+    """
 
     def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """Return the malicious partition ids, sorted; the same on server and clients.
@@ -22,20 +24,54 @@ class Attack(Protocol):
         """
 
     def is_active(self, server_round: int) -> bool:
-        """Tell whether malicious clients attack in this round; otherwise they are honest."""
+        """Tell whether anybody attacks in this round; otherwise malicious clients are honest."""
+
+    def attackers(self, server_round: int, num_clients: int, seed: int) -> tuple[int, ...]:
+        """Return the malicious partition ids that attack in this round, sorted.
+
+        Raises:
+            ValueError: as `malicious_clients`.
+        """
+
+    def misfits(self, backdoors: Sequence[Backdoor]) -> Iterator[str]:
+        """Yield what this attack cannot plant of the backdoors, a line for each fault."""
 
     def poison(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        backdoors: Sequence[Backdoor],
-        num_classes: int,
-        generator: torch.Generator,
+        self, images: Tensor, labels: Tensor, context: AttackContext
     ) -> tuple[Tensor, Tensor]:
         """Return the client's poisoned images, uint8 (N, C, H, W), and labels (N,)."""
 
-    def craft(self, received: Arrays, trained: Arrays, weights: Collection[str]) -> Arrays:
-        """Return the arrays to send, made from those received and those trained.
+    def train(
+        self, model: nn.Module, images: Tensor, labels: Tensor, context: AttackContext
+    ) -> float:
+        """Train the received model in place on the poisoned images; return the loss to report."""
 
-        `weights` names the arrays that are trained by gradients; the others are buffers.
-        """
+    def craft(self, trained: Arrays, context: AttackContext) -> Arrays:
+        """Return the arrays to send, made from those received and those trained."""
+
+
+class Honest:
+    """What honest clients do; attacks replace parts of it."""
+
+    def misfits(self, backdoors: Sequence[Backdoor]) -> Iterator[str]:
+        """Yield nothing: any backdoor will do."""
+        del backdoors
+        yield from ()
+
+    def poison(
+        self, images: Tensor, labels: Tensor, context: AttackContext
+    ) -> tuple[Tensor, Tensor]:
+        """Return the data as they are."""
+        del context
+        return images, labels
+
+    def train(
+        self, model: nn.Module, images: Tensor, labels: Tensor, context: AttackContext
+    ) -> float:
+        """Train with the scenario's settings."""
+        return context.training.fit(model, images, labels)
+
+    def craft(self, trained: Arrays, context: AttackContext) -> Arrays:
+        """Return the trained arrays."""
+        del context
+        return trained

@@ -1,17 +1,12 @@
 """No attack: the control."""
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from simulations.attack.backdoor import Backdoor
-from simulations.attack.base import Arrays
+from simulations.attack.base import Honest
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoAttack:
+class NoAttack(Honest):
     """Everybody is honest: the control."""
 
     def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
@@ -24,19 +19,7 @@ class NoAttack:
         del server_round
         return False
 
-    def poison(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        backdoors: Sequence[Backdoor],
-        num_classes: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the data as they are."""
-        del backdoors, num_classes, generator
-        return images, labels
-
-    def craft(self, received: Arrays, trained: Arrays, weights: Collection[str]) -> Arrays:
-        """Return the trained arrays."""
-        del received, weights
-        return trained
+    def attackers(self, server_round: int, num_clients: int, seed: int) -> tuple[int, ...]:
+        """Return nobody."""
+        del server_round, num_clients, seed
+        return ()

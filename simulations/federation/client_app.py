@@ -4,9 +4,13 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
 from simulations.federation.local_training import train_client
 from simulations.scenario.scenario import Scenario
+
+MEMORY = "attack"
+"""Where Flower keeps, for a client, what its attack remembers from round to round."""
 
 
 def build_client_app(scenario: Scenario) -> ClientApp:
@@ -22,13 +26,17 @@ def build_client_app(scenario: Scenario) -> ClientApp:
         partition_id = int(cast(int, context.node_config["partition-id"]))
         config = cast(ConfigRecord, message.content["config"])
         received = cast(ArrayRecord, message.content["arrays"]).to_torch_state_dict()
+        memory = _remembered(context)
         arrays, metrics = train_client(
             scenario,
             partition_id,
             server_round=cast(int, config["server-round"]),
             received=received,
             proximal_mu=cast(float, config.get("proximal-mu", 0.0)),
+            memory=memory,
         )
+        if memory:
+            context.state[MEMORY] = ArrayRecord(memory)
         content = RecordDict(
             {"arrays": ArrayRecord(dict(arrays)), "metrics": MetricRecord(dict(metrics))}
         )
@@ -41,3 +49,10 @@ def build_client_app(scenario: Scenario) -> ClientApp:
         return Message(RecordDict({"metrics": answer}), reply_to=message)
 
     return app
+
+
+def _remembered(context: Context) -> dict[str, Tensor]:
+    """Return what a malicious client kept of earlier rounds; honest ones keep nothing."""
+    if MEMORY not in context.state:
+        return {}
+    return dict(cast(ArrayRecord, context.state[MEMORY]).to_torch_state_dict())

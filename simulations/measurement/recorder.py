@@ -105,9 +105,10 @@ class Recorder:
             )
 
     def _malicious_in(self, server_round: int) -> list[int]:
-        if server_round == 0 or not self._scenario.attack.is_active(server_round):
+        if server_round == 0:
             return []
-        return sorted(set(self._scenario.malicious_clients) & set(self._clients.trained))
+        attackers = self._scenario.attackers(server_round)
+        return sorted(set(attackers) & set(self._clients.trained))
 
     def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
         details = dict(outcome.record.details)

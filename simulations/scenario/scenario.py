@@ -145,6 +145,10 @@ class Scenario(BaseModel):
         """Partition ids of the malicious clients."""
         return self.attack.malicious_clients(self.clients.count, self.seed)
 
+    def attackers(self, server_round: int) -> tuple[int, ...]:
+        """Partition ids of the malicious clients that attack in a round."""
+        return self.attack.attackers(server_round, self.clients.count, self.seed)
+
     def places_of_backdoors(self) -> dict[str, Backdoor]:
         """Return each backdoor by the place where it stands in the file."""
         if len(self.backdoors) == 1:
@@ -205,6 +209,8 @@ class Scenario(BaseModel):
             for place, backdoor in self.places_of_backdoors().items():
                 for fault in backdoor.misfits(shape, num_classes):
                     yield f"{place}.{fault}"
+        for fault in self.attack.misfits(self.backdoors):
+            yield f"attack: {fault}"
         for where, check in (
             ("attack.malicious", lambda: self.malicious_clients),
             ("repair.inspect-at", self._check_cut),

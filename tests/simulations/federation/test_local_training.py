@@ -1,9 +1,14 @@
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from simulations.attack.badnets import BadNets
+from simulations.attack.context import AttackContext, Steps
+from simulations.attack.malicious_clients import MaliciousClients
 from simulations.data import Digits
 from simulations.federation.local_training import train_client
 from simulations.federation.server import initial_model
@@ -139,3 +144,71 @@ def test_the_number_of_threads_is_given_back() -> None:
         assert torch.get_num_threads() == other
     finally:
         torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bending(MaliciousClients):
+    """Replaces every hook: doubles the loss, lets no bias move, counts its steps and remembers."""
+
+    def train(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> float:
+        steps = BendingSteps()
+        loss = context.training.fit(model, images, labels, steps)
+        context.memory["steps"] = torch.tensor(steps.taken)
+        return loss
+
+
+class BendingSteps(Steps):
+    taken = 0
+
+    def loss(self, model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return 2 * super().loss(model, inputs, labels)
+
+    def after_backward(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") and parameter.grad is not None:
+                parameter.grad.zero_()
+
+    def after_step(self, model: nn.Module) -> None:
+        self.taken += 1
+
+
+def test_an_attack_may_replace_loss_gradients_and_steps_and_remember() -> None:
+    bent = SCENARIO.model_copy(
+        update={
+            "attack": Bending(malicious=(2,)),
+            "training": Training(batch_size=8, weight_decay=0, momentum=0),
+        }
+    )
+    memory: dict[str, torch.Tensor] = {}
+    arrays, metrics = train_client(bent, 2, server_round=1, received=RECEIVED, memory=memory)
+    assert memory["steps"] == 4  # 30 images in batches of 8
+    biases = [name for name in RECEIVED if name.endswith("bias")]
+    assert all(torch.equal(arrays[name], RECEIVED[name]) for name in biases)
+    honest, _ = train_client(bent, 1, server_round=1, received=RECEIVED, memory=memory)
+    assert not any(torch.equal(honest[name], RECEIVED[name]) for name in biases)
+    assert metrics["train-loss"] > 2
+
+
+def test_colluders_know_each_others_images_and_what_they_draw_alike() -> None:
+    seen: list[AttackContext] = []
+
+    class Looking(MaliciousClients):
+        def craft(self, trained: Any, context: AttackContext) -> Any:
+            seen.append(context)
+            return trained
+
+    colluding = SCENARIO.model_copy(update={"attack": Looking(malicious=(1, 2))})
+    for partition in (0, 1, 2):
+        train(partition, scenario=colluding)
+    one, other = seen
+    assert (one.partition, one.rank, other.partition, other.rank) == (1, 0, 2, 1)
+    assert one.attackers == (1, 2)
+    assert torch.equal(one.data_of(2)[0], other.data_of(2)[0])
+    assert one.generator(7).initial_seed() != other.generator(7).initial_seed()
+    assert one.shared_generator(7).initial_seed() == other.shared_generator(7).initial_seed()
+    before = torch.get_rng_state()
+    model = one.received_model()
+    assert equal(dict(model.state_dict()), RECEIVED)
+    assert torch.equal(torch.get_rng_state(), before)
