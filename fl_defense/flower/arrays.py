@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_defense.model.spec import ModelSpec
+from fl_defense.model.wrappers import unwrapping
 
 
 def load_model(arrays: ArrayRecord, spec: ModelSpec, device: torch.device) -> nn.Module:
@@ -45,10 +46,10 @@ def check_arrays(arrays: ArrayRecord, spec: ModelSpec, what: str) -> None:
     """Raise ValueError, naming `what`, if the arrays are not those of a model of `spec`."""
     expected = {name: tuple(value.shape) for name, value in spec.build().state_dict().items()}
     got = {name: tuple(array.shape) for name, array in arrays.items()}
-    for name in sorted(expected.keys() | got.keys()):
+    for name in sorted(got.keys() - expected.keys()) + sorted(expected):
         if expected.get(name) != got.get(name):
             raise ValueError(
                 f"{what}: {name!r} must be {expected.get(name, 'absent')} as in the "
                 f"model that spec.build() makes, got {got.get(name, 'absent')}; "
-                "make both from the same architecture"
+                f"make both from the same architecture{unwrapping(name)}"
             )

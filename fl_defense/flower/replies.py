@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord
 from numpy.typing import NDArray
 
+from fl_defense.model.wrappers import unwrapping
 from fl_defense.rounds.records import Rejection
 from fl_defense.validation import require_at_least, require_positive
 
@@ -105,7 +106,8 @@ class ReplyCheck:
 
     def _array_fault(self, arrays: ArrayRecord, reference: ArrayRecord) -> str | None:
         if arrays.keys() != reference.keys():
-            return f"unexpected or missing array {sorted(arrays.keys() ^ reference.keys())[0]!r}"
+            name = sorted(arrays.keys() - reference.keys() or reference.keys() - arrays.keys())[0]
+            return f"unexpected or missing array {name!r}{unwrapping(name)}"
         if list(arrays) != list(reference):
             # Several strategies pair arrays by position.
             return "arrays are in another order"
@@ -182,7 +184,9 @@ def _decode(array: Array, like: Array) -> NDArray[np.generic]:
 
 def _match(dtype: str, shape: tuple[int, ...], like: Array) -> None:
     if (dtype, shape) != (like.dtype, tuple(like.shape)):
-        raise ValueError(f"must be {like.dtype}{list(like.shape)}, got {dtype}{list(shape)}")
+        cure = "; send weights in the dtype in which they came" if dtype != like.dtype else ""
+        wanted = f"must be {like.dtype}{list(like.shape)}"
+        raise ValueError(f"{wanted}, got {dtype}{list(shape)}{cure}")
 
 
 def _metric_fault(metrics: MetricRecord, weighted_by_key: str) -> str | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fl_defense.model.deployed import DeployedModel
+from fl_defense.model.wrappers import wrapper_prefix
 
 PROGRAM_SUFFIX = ".pt2"
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -55,13 +56,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Put weights into a model.
+    """Put weights into a model; their names may have the prefix of a wrapper (`WRAPPERS`).
 
     Raises:
         ModelFileError: if a name or shape differs or a value is not finite; the first few are named
             after `path`.
     """
     expected = model.state_dict()
+    prefix = wrapper_prefix(weights, expected)
+    weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     misfits = []
     for name in [*expected, *(name for name in weights if name not in expected)]:
         wanted, got = expected.get(name), weights.get(name)
@@ -78,15 +81,20 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
 
 
 def write_weights(path: Path, model: nn.Module, *, like: Mapping[str, Tensor]) -> None:
-    """Write a model's weights, each in the dtype that it has in `like`.
+    """Write a model's weights, each by the name and in the dtype that it has in `like`.
 
     Raises:
         ModelFileError: if the file cannot be written, or is of an unknown kind.
     """
     check_suffix(path)
+    state = model.state_dict()
+    prefix = wrapper_prefix(like, state)
     weights = {
-        name: value.detach().cpu().to(like[name].dtype).clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
+        prefix + name: value.detach()
+        .cpu()
+        .to(like[prefix + name].dtype)
+        .clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
     }
     try:
         if path.suffix == SAFETENSORS_SUFFIX:

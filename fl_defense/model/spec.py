@@ -13,13 +13,29 @@ from fl_defense.validation import one_line, require_at_least
 
 SUMS_TO_ONE = 1e-4
 """Distance from 1 within which answers that are not negative are taken for a softmax's."""
+SQUEEZES = {
+    "Softmax": "a softmax",
+    "Sigmoid": "a sigmoid",
+    "Tanh": "a tanh",
+    "Hardsigmoid": "a hard sigmoid",
+    "Hardtanh": "a hard tanh",
+    "Clamp": "a clamp",
+}
+"""Last steps whose answers are no logits, by autograd's names."""
+CHANGES_OF_SHAPE = ("View", "Squeeze", "Unsqueeze", "Reshape", "Clone", "Alias", "UnsafeView")
+"""Beginnings of autograd's names of what only arranges values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
     """The step between images in [0, 1] and the normalised inputs that a network takes.
 
-    One number per channel, or a single number for all channels.
+    One number per channel, or a single number for all channels. Clients that give their networks
+    pixels of 0 to 255 as they are have mean 0 and std 1/255.
+
+    Raises:
+        ValueError: if a mean is outside [0, 1] or a standard deviation outside (0, 1]: such numbers
+            are of pixels of 0 to 255.
     """
 
     mean: tuple[float, ...] = (0.5,)
@@ -36,8 +52,14 @@ class Pixels:
             raise ValueError(
                 f"mean and std must have the same length, got {len(self.mean)} and {len(self.std)}"
             )
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+        for name, low in (("mean", min(self.mean) >= 0), ("std", min(self.std) > 0)):
+            values = getattr(self, name)
+            if not (low and max(values) <= 1):
+                interval = "[0, 1]" if name == "mean" else "(0, 1]"
+                raise ValueError(
+                    f"{name} must be in {interval}, as of pixels in [0, 1], got {values}; divide "
+                    "mean and std of pixels of 0 to 255 by 255"
+                )
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn images in [0, 1], shape (B, C, H, W), into network inputs of the same shape."""
@@ -60,21 +82,29 @@ class ModelSpec:
     """The structure of the global model: all that a data-free defense is told.
 
     Raises:
-        ValueError: if a size is not positive or the pixels do not fit the channels.
+        ValueError: if `build` is a network instead of what makes one, a size is not positive, or
+            the pixels do not fit the channels.
     """
 
     build: Callable[[], nn.Module]
-    """Makes a fresh, randomly initialised network of the architecture."""
+    """Makes a fresh, randomly initialised network of the architecture, another one at each call."""
     input_shape: tuple[int, int, int]
     """Channels, height and width of one input."""
     num_classes: int
-    """Length of the logits; at least 2."""
+    """Length of the logits, at least 2: one logit per class, or log-posteriors. Of K numbers that
+    are no classes (a regression) nobody can tell; do not defend such a network."""
     pixels: Pixels = Pixels()
     """Mean and standard deviation that the clients normalise with."""
     inspect_at: str | None = None
     """Submodule after which the classifier begins, as in `named_modules`; None: `default_cut`."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.build, nn.Module) or not callable(self.build):
+            raise ValueError(
+                "build must be called to make a network, got "
+                f"{type(self.build).__name__}; give the class, or a function without arguments "
+                "that returns a fresh network"
+            )
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise ValueError(
                 f"input_shape must be (channels, height, width), got {self.input_shape}"
@@ -106,14 +136,16 @@ def try_model(spec: ModelSpec) -> nn.Module:
         ValueError: if it cannot be built or copied, takes no images of this shape, or answers with
             anything but one logit per class.
     """
-    channels, height, width = spec.input_shape
     with torch.random.fork_rng(devices=[]):
-        model = spec.build().eval()
-    _require_state(model)
+        model = _built(spec).eval()
+        _require_state(model)
+        _require_fresh(model, _built(spec))
+    image = torch.zeros(1, *spec.input_shape, requires_grad=True)
     try:
-        with torch.no_grad():
-            logits = model(torch.zeros(1, channels, height, width))
+        with torch.enable_grad():
+            logits = model(image)
     except Exception as error:  # anybody's network may raise anything
+        channels, height, width = spec.input_shape
         raise ValueError(
             f"takes no images of {channels}x{height}x{width} ({one_line(error)}); "
             "choose a network and images that fit"
@@ -124,12 +156,62 @@ def try_model(spec: ModelSpec) -> nn.Module:
             f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
             "make the number of classes and the network agree"
         )
-    if logits.min() >= 0 and (logits.sum() - 1).abs() < SUMS_TO_ONE:
+    _require_logits(logits)
+    return model
+
+
+def _built(spec: ModelSpec) -> nn.Module:
+    try:
+        model = spec.build()
+    except ValueError:  # in this library's own words
+        raise
+    except Exception as error:  # anybody's function may raise anything
+        raise ValueError(f"cannot be built ({one_line(error)}); change `build`") from error
+    wrapped = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
+    if not isinstance(model, nn.Module) or wrapped or hasattr(model, "_orig_mod"):
         raise ValueError(
-            "must answer with logits, got shares that sum to 1 (a softmax?), on which distances "
-            "between answers say little; return what goes into it"
+            f"must be a plain torch.nn.Module, got {type(model).__name__} from `build`; return "
+            "the network itself, neither wrapped nor compiled"
         )
     return model
+
+
+def _require_fresh(model: nn.Module, other: nn.Module) -> None:
+    """Refuse two networks that share weights: writing into one would change the other.
+
+    Raises:
+        ValueError: if they do.
+    """
+    of_model = {each.data_ptr() for each in model.parameters() if each.numel()}
+    for name, each in other.named_parameters():
+        if each.numel() and each.data_ptr() in of_model:
+            raise ValueError(
+                f"must be a fresh one at each call of `build`, which returned {name!r} twice; "
+                "make the network inside the function"
+            )
+
+
+def _require_logits(answer: Tensor) -> None:
+    """Refuse answers that went through a softmax or are squeezed one by one.
+
+    What made them is told by the node of the graph that autograd has recorded, looked for behind
+    changes of shape; without a graph, by their sum. A log-softmax is taken: it moves all logits of
+    an image alike, and distances between answers are measured beside their mean.
+
+    Raises:
+        ValueError: if they are no logits.
+    """
+    node = answer.grad_fn
+    while node is not None and node.name().startswith(CHANGES_OF_SHAPE):
+        node = node.next_functions[0][0]
+    made_by = "" if node is None else node.name().partition("Backward")[0]
+    sums_to_one = answer.min() >= 0 and (answer.sum() - 1).abs() < SUMS_TO_ONE
+    if sums_to_one or made_by in SQUEEZES:
+        last = SQUEEZES.get(made_by, "a softmax")
+        raise ValueError(
+            f"must answer with logits, got what {last} makes of them, on which distances between "
+            "answers say little; return what goes into it"
+        )
 
 
 def _require_state(model: nn.Module) -> None:

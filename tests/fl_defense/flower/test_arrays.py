@@ -37,3 +37,13 @@ def test_foreign_initial_arrays_are_named(tiny_model: nn.Module, tiny_spec: Mode
     state.pop("0.weight")
     with pytest.raises(ValueError, match=r"'0.weight' must be .* got absent"):
         check_arrays(ArrayRecord(state), tiny_spec, "initial_arrays")
+
+
+def test_initial_arrays_of_a_compiled_model_are_refused_with_the_cure(
+    tiny_model: nn.Module, tiny_spec: ModelSpec
+) -> None:
+    state = {f"_orig_mod.{name}": value for name, value in tiny_model.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"torch\.compile's prefix: send the state dict of what it"
+    ):
+        check_arrays(ArrayRecord(state), tiny_spec, "initial_arrays")

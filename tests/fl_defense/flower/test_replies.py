@@ -34,9 +34,18 @@ def test_honest_replies_pass_and_failures_are_counted(reply: MakeReply) -> None:
         ({**GOOD, "w": torch.full((2, 3), float("inf"))}, "w: holds NaN or Inf"),
         ({**GOOD, "w": torch.full((2, 3), 1e30)}, "w: holds a value above 1e+06"),
         ({**GOOD, "w": torch.zeros(3, 2)}, "w: must be float32[2, 3], got float32[3, 2]"),
-        ({**GOOD, "w": torch.zeros(2, 3).double()}, "w: must be float32[2, 3], got float64[2, 3]"),
+        (
+            {**GOOD, "w": torch.zeros(2, 3).half()},
+            "w: must be float32[2, 3], got float16[2, 3]; send weights in the dtype in which they "
+            "came",
+        ),
         ({"w": GOOD["w"]}, "unexpected or missing array 'n'"),
         ({**GOOD, "extra": torch.zeros(1)}, "unexpected or missing array 'extra'"),
+        (
+            {f"module.{name}": value for name, value in GOOD.items()},
+            "unexpected or missing array 'module.n' (DistributedDataParallel's prefix: send the "
+            "state dict of what it wraps)",
+        ),
     ],
 )
 def test_bad_arrays_are_rejected_with_node_and_reason(

@@ -37,6 +37,24 @@ def test_dtypes_of_the_file_are_kept(suffix: str, tmp_path: Path, tiny_model: nn
     assert {value.dtype for value in read_weights(path).values()} == {torch.float16}
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_wrappers_prefix_is_read_past_and_kept_when_written(
+    prefix: str, tmp_path: Path, tiny_model: nn.Module
+) -> None:
+    wrapped = {prefix + name: value + 1 for name, value in tiny_model.state_dict().items()}
+    load_weights(tiny_model, wrapped, tmp_path / "x.pt")
+    write_weights(tmp_path / "x.pt", tiny_model, like=wrapped)
+    again = read_weights(tmp_path / "x.pt")
+    assert again.keys() == wrapped.keys()
+    assert all(torch.equal(again[name], value) for name, value in wrapped.items())
+
+
+def test_a_network_may_have_a_part_called_module(tmp_path: Path) -> None:
+    inner = nn.Sequential()
+    inner.add_module("module", nn.Linear(2, 2))
+    load_weights(inner, inner.state_dict(), tmp_path / "x.pt")
+
+
 def test_tied_weights_can_be_written(tmp_path: Path) -> None:
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight

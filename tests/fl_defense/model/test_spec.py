@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from torch import nn
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec, Pixels, try_model
+from fl_defense.search.effects import leads
 
 
 def test_normalize_is_per_channel_and_denormalize_undoes_it() -> None:
@@ -23,7 +25,13 @@ def test_one_number_serves_all_channels() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
-    [((0.5,), (0.5, 0.5), "same length"), ((0.5,), (0.0,), "std must be positive")],
+    [
+        ((0.5,), (0.5, 0.5), "same length"),
+        ((0.5,), (0.0,), r"std must be in \(0, 1\]"),
+        ((125.3,), (63.0,), "mean must be in .0, 1., as of pixels in .0, 1., got .125.3,.; divide"),
+        ((0.5,), (63.0,), "of pixels of 0 to 255 by 255"),
+        ((-0.5,), (0.5,), "mean must be"),
+    ],
 )
 def test_pixels_refuse(mean: tuple[float, ...], std: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -73,31 +81,89 @@ def test_the_spec_cuts_where_it_is_told() -> None:
     assert len(list(head.parameters())) == 4
 
 
+def test_a_network_in_place_of_what_makes_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="build must be called to make a network, got Linear; giv"):
+        ModelSpec(build=nn.Linear(64, 3), input_shape=(1, 8, 8), num_classes=3)
+
+
 class Unique(nn.Linear):
     def __deepcopy__(self, memo: object) -> nn.Module:
         raise TypeError("there is one")
 
 
+def spec_of(build: Callable[[], object]) -> ModelSpec:
+    return ModelSpec(build=build, input_shape=(1, 8, 8), num_classes=3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("last", "message"),
     [
-        (nn.Sequential(nn.Linear(64, 3), nn.Softmax(1)), "must answer with logits"),
-        (nn.LazyLinear(3), "1.weight has no shape before the first image"),
-        (Unique(64, 3), "cannot be copied .TypeError: there is one"),
+        (nn.Softmax(1), "must answer with logits, got what a softmax makes"),
+        (nn.Sequential(nn.Softmax(1), nn.Unflatten(1, (3, 1)), nn.Flatten()), "a softmax makes"),
+        (nn.Sigmoid(), "a sigmoid makes of them.*; return what goes into it"),
+        (nn.Tanh(), "a tanh makes"),
+        (nn.LazyLinear(3), "2.weight has no shape before the first image"),
+        (Unique(3, 3), "cannot be copied .TypeError: there is one"),
     ],
-    ids=["softmax", "lazy", "unique"],
+    ids=["softmax", "softmax behind a view", "sigmoid", "tanh", "lazy", "unique"],
 )
 def test_networks_that_no_defense_can_work_on_are_refused(last: nn.Module, message: str) -> None:
-    spec = ModelSpec(
-        build=lambda: nn.Sequential(nn.Flatten(), last), input_shape=(1, 8, 8), num_classes=3
-    )
+    spec = spec_of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3), last))
     with pytest.raises(ValueError, match=message):
         try_model(spec)
 
 
-def test_log_softmax_is_as_good_as_logits() -> None:
+def test_shares_are_found_without_a_gradient_too() -> None:
+    class Undifferentiable(nn.Linear):
+        @torch.no_grad()
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images.flatten(1)).softmax(1)
+
+    with pytest.raises(ValueError, match="got what a softmax makes"):
+        try_model(spec_of(lambda: Undifferentiable(64, 3)))
+
+
+def test_log_posteriors_are_as_good_as_logits() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.LogSoftmax(1))
 
-    spec = ModelSpec(build=build, input_shape=(1, 8, 8), num_classes=3)
-    assert try_model(spec)(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+    model = try_model(spec_of(build))
+    before, after = torch.rand(2, 5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    moved = model(after) - model(before)
+    assert torch.allclose(leads(moved), leads(model[:2](after) - model[:2](before)), atol=1e-6)
+
+
+def one_for_all() -> Callable[[], nn.Module]:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    return lambda: network
+
+
+def one_trunk_for_all() -> Callable[[], nn.Module]:
+    trunk = nn.Linear(64, 8)
+    return lambda: nn.Sequential(nn.Flatten(), trunk, nn.Linear(8, 3))
+
+
+def fails() -> nn.Module:
+    raise TypeError("Net() takes 1 argument")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            one_for_all(),
+            "must be a fresh one at each call of `build`, which returned '1.weight' tw",
+        ),
+        (one_trunk_for_all(), "must be a fresh one .*'1.weight' twice; make the network inside"),
+        (fails, "cannot be built .TypeError: Net.. takes 1 argument.; change `build`"),
+        (lambda: "resnet18", "must be a plain torch.nn.Module, got str"),
+        (lambda: nn.DataParallel(nn.Linear(64, 3)), "got DataParallel .*neither wrapped nor comp"),
+        (lambda: torch.compile(nn.Linear(64, 3)), "got OptimizedModule .*neither wrapped nor comp"),
+    ],
+    ids=["the same", "the same trunk", "fails", "no network", "wrapped", "compiled"],
+)
+def test_what_build_returns_must_be_a_fresh_plain_network(
+    build: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        try_model(spec_of(build))
