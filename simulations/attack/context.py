@@ -73,6 +73,8 @@ class AttackContext:
     """Counted from 1."""
     attackers: tuple[int, ...]
     """Partition ids that attack in this round, sorted; this client is one of them."""
+    malicious: tuple[int, ...]
+    """Partition ids of all malicious clients, sorted, also of those that rest in this round."""
     num_clients: int
     """Clients in the federation."""
     num_replies: int

@@ -63,6 +63,7 @@ def train_client(
                 partition=partition_id,
                 server_round=server_round,
                 attackers=attackers,
+                malicious=scenario.malicious_clients,
                 num_clients=scenario.clients.count,
                 num_replies=scenario.num_replies,
                 received=received,

@@ -3,6 +3,7 @@
 Needs torch, and pillow to read a picture.
 """
 
+from simulations.attack.triggers.bars import Bars
 from simulations.attack.triggers.base import Trigger
 from simulations.attack.triggers.blended import Blended
 from simulations.attack.triggers.patch import Patch
@@ -11,10 +12,11 @@ from simulations.attack.triggers.warped import Warped
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "patch": Patch,
+    "bars": Bars,
     "blended": Blended,
     "sinusoid": Sinusoid,
     "warped": Warped,
 }
 """Triggers by the name that a scenario gives."""
 
-__all__ = ["TRIGGERS", "Blended", "Patch", "Sinusoid", "Trigger", "Warped"]
+__all__ = ["TRIGGERS", "Bars", "Blended", "Patch", "Sinusoid", "Trigger", "Warped"]

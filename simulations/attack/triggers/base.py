@@ -1,6 +1,7 @@
 """The contract of a trigger: what an attacker puts on an image."""
 
-from typing import Protocol
+from collections.abc import Collection
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -13,3 +14,15 @@ class Trigger(Protocol):
 
     def stamp(self, images: Tensor) -> Tensor:
         """Return stamped copies of images (B, C, H, W) in [0, 1], in the same range."""
+
+
+@runtime_checkable
+class PartedTrigger(Trigger, Protocol):
+    """A trigger of which attackers may stamp parts."""
+
+    @property
+    def num_parts(self) -> int:
+        """Number of parts."""
+
+    def only(self, parts: Collection[int]) -> Trigger:
+        """Return the trigger with these parts alone, counted from 0."""

@@ -49,6 +49,7 @@ def make_context() -> MakeContext:
         fields: dict[str, Any] = {
             "server_round": 1,
             "attackers": (1, 3),
+            "malicious": (1, 3),
             "num_clients": 10,
             "num_replies": 10,
             "seed": 0,
