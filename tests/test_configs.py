@@ -17,13 +17,6 @@ SCENARIOS = sorted((CONFIGS / "scenarios").glob("*.yaml"))
 DEFENSES = sorted((CONFIGS / "defenses").glob("*.yaml"))
 
 
-def test_the_scenarios_that_the_readme_names_are_there() -> None:
-    assert {path.stem for path in SCENARIOS} >= {
-        "quickstart", "fashion_mnist_badnets", "fashion_mnist_noniid", "cifar10_badnets",
-        "gtsrb_badnets", "fashion_mnist_blended", "gtsrb_source_specific", "digits_two_backdoors",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_a_scenario_loads_and_carries_its_file_name(path: Path) -> None:
     scenario = load_scenario(path)

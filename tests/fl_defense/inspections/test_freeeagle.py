@@ -10,7 +10,7 @@ from fl_defense.inspections.freeeagle import (
     FreeEagle,
     judge,
 )
-from fl_defense.model.spec import ModelSpec
+from fl_defense.model.spec import ModelSpec, Pixels
 
 QUICK = FreeEagle(steps=300, warm_steps=30)
 
@@ -73,6 +73,32 @@ def test_a_planted_shortcut_is_found_and_named() -> None:
     planted = QUICK.inspect(*toy(5))
     assert planted.suspected_class == 5
     assert planted.anomaly > 5 * max(clean.anomaly, 1)
+
+
+class Opposed(nn.Module):
+    """Two classes, each helped by one pixel and hindered by the other; `rectify` bounds the features."""
+
+    def __init__(self, rectify: bool) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.ReLU() if rectify else nn.Identity())
+        self.classifier = nn.Linear(2, 2, bias=False)
+        self.classifier.weight.data = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(inputs))
+        return logits
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+def test_dummies_fall_below_zero_where_features_do(rectify: bool) -> None:
+    spec = ModelSpec(
+        build=lambda: Opposed(rectify), input_shape=(1, 1, 2), num_classes=2,
+        inspect_at="features", pixels=Pixels(mean=(0.5,), std=(0.5,)),
+    )  # fmt: skip
+    dummies = QUICK.inspect(spec.build(), spec).dummies.mean(1)
+    helped, hindered = dummies.diagonal(), dummies.fliplr().diagonal()
+    assert (helped > 0.3).all()
+    assert (hindered == 0).all() if rectify else (hindered < -0.3).all()
 
 
 def test_dummies_are_what_their_classes_need_and_nothing_else() -> None:

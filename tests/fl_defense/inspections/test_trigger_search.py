@@ -1,14 +1,15 @@
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fl_defense.inspections import TriggerSearch
 from fl_defense.inspections.trigger_search import PATCH_BAR
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DHBE, apply_sanitizer
+from fl_defense.search.distortions import DistortionSearch
 from simulations.data import Digits, load_data
 from tests.backdoored import Backdoored
 from tests.fl_defense.search.test_distortions import PIXELS, SHAPE, Raising, brightness, roughness
@@ -49,6 +50,40 @@ def test_a_trigger_over_the_whole_image_is_found_too() -> None:
     assert 0.05 < found.patch.abs().max() < 0.35
     without = replace(QUICK, num_scenes=300).inspect(Raising(brightness), spec)
     assert without.kind == "patch"
+
+
+class Noting(nn.Module):
+    """Notes what a network is asked: under search if the images have gradients, else judged."""
+
+    searched: ClassVar[list[Tensor]] = []
+    judged: ClassVar[list[Tensor]] = []
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.requires_grad:
+            self.searched.append(inputs.detach())
+        elif self.searched:
+            self.judged.append(inputs)
+        logits: Tensor = self.network(inputs)
+        return logits
+
+
+def test_a_patch_is_measured_on_scenes_that_it_was_not_searched_on(
+    tiny_model: nn.Module, tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DistortionSearch, "find", lambda *_: [])
+    spec = replace(tiny_spec, input_shape=(1, 16, 16))
+    Noting.searched.clear()
+    Noting.judged.clear()
+    replace(QUICK, num_scenes=20).inspect(Noting(tiny_model), spec)
+    searched, judged = (torch.cat(kind).flatten(1) for kind in (Noting.searched, Noting.judged))
+    alike = torch.stack([(searched == image).double().mean(1).max() for image in judged[::16]])
+    # All pixels of a scene but those of two patches. Of the rest, a few scenes are black.
+    assert len(judged) >= 128
+    assert (alike > 1 - 2 * 5**2 / 16**2).double().mean() < 0.2
 
 
 def test_a_network_that_gradients_do_not_pass_is_refused(tiny_spec: ModelSpec) -> None:

@@ -119,6 +119,55 @@ def test_loss_is_the_mean_divergence_of_softened_answers() -> None:
     )
 
 
+class Constant(nn.Module):
+    """Answers the same to every image; notes the gradients of its answer and the images."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float32))
+        self.gradients: list[float] = []
+        self.logits.register_hook(lambda gradient: self.gradients.append(gradient[0].item()))
+        self.seen: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen.append(inputs)
+        return self.logits.expand(len(inputs), -1)
+
+
+TWO_CLASSES = ModelSpec(build=lambda: Constant(0, 0), input_shape=(1, 4, 4), num_classes=2)
+
+
+def test_the_temperature_rises_in_equal_steps_from_epoch_to_epoch() -> None:
+    student = Constant(0, 0)
+    settings = BCU(num_images=4, epochs=3, batch_size=4, max_temperature=4, learning_rate=1e-9)
+    settings._distill(Constant(0, 3), student, torch.rand(4, 1, 4, 4), TWO_CLASSES)
+    # (q - p) / T with the student's q of a half and the teacher's p of 1 / (1 + e^(3 / T)).
+    expected = [(0.5 - 1 / (1 + math.exp(3 / t))) / t for t in (2, 3, 4)]
+    assert student.gradients == pytest.approx(expected, rel=1e-5)
+
+
+class Bright(nn.Module):
+    """Says class 1 of bright images."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.eye(2)[(inputs.mean((1, 2, 3)) > 0.5).long()]
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_balanced_draws_show_the_rare_class_as_often_as_the_other(balanced: bool) -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(100, 1, 4, 4)
+    images[:10] = 1.0
+    student = Constant(0, 0)
+    settings = BCU(num_images=100, epochs=20, crop_padding=0, balance_classes=balanced)
+    settings._distill(Bright(), student, images, TWO_CLASSES)
+    shares = (torch.cat(student.seen) > 0).float().view(20, 100 * 16).mean(1)
+    if balanced:
+        assert shares.mean().item() == pytest.approx(0.5, abs=0.05)
+    else:
+        torch.testing.assert_close(shares, torch.full((20,), 0.1))
+
+
 @pytest.mark.parametrize("flip", [True, False])
 def test_images_are_shifted_and_mirrored_whole(flip: bool) -> None:
     torch.manual_seed(0)

@@ -36,6 +36,14 @@ def test_about_a_quarter_has_a_black_background() -> None:
     assert 0.15 < black.double().mean() < 0.35
 
 
+def test_four_in_five_have_strokes_whose_edges_are_soft() -> None:
+    images = scenes(400, (1, 24, 24), generator=seeded(0)).flatten(1)
+    black = images[(images == 0).double().mean(1) > 0.3]
+    # On a black background up to 6 shapes leave 7 values at most: their edges are hard.
+    has_strokes = torch.tensor([len(image.unique()) > 7 for image in black])
+    assert 0.65 < has_strokes.double().mean() < 0.9
+
+
 def test_familiar_inputs_have_the_statistics_that_batchnorm_remembers() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1)).eval()
     model[0].weight.data.fill_(1.0)

@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -122,17 +122,71 @@ def test_a_boosted_update_is_scaled() -> None:
     )
 
 
-def test_the_proximal_term_holds_the_client_back() -> None:
-    assert distance(train(0, mu=10.0)[0]) < 0.5 * distance(train(0)[0])
+class Pulled(nn.Module):
+    """Two weights that are pulled by a force of one size: answers are 0 whatever they are."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor([1.0, -1.0]))
+        self.class_0 = torch.eye(num_classes)[0]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        zero = (self.weights - self.weights.detach()) @ torch.tensor([1.0, 2.0])
+        return zero * self.class_0 + torch.zeros(len(images), 1)
 
 
-@pytest.mark.parametrize("augmentation", ["crop", "crop-flip"])
-def test_augmentation_changes_the_images_but_not_their_number(augmentation: str) -> None:
-    training = SCENARIO.training.model_copy(update={"augmentation": augmentation})
-    changed = SCENARIO.model_copy(update={"training": training})
-    arrays, metrics = train(0, scenario=changed)
-    assert metrics["num-examples"] == 30
-    assert not equal(arrays, train(0)[0])
+def test_the_proximal_term_pulls_by_mu_times_the_distance() -> None:
+    network = Factory(path=f"{__name__}:Pulled")
+    training = Training(batch_size=30, epochs=2, learning_rate=0.1, momentum=0, weight_decay=0)
+    scenario = SCENARIO.model_copy(update={"model": network, "training": training})
+    received = {"weights": torch.tensor([1.0, -1.0])}
+
+    def moved(mu: float) -> torch.Tensor:
+        arrays, _ = train_client(scenario, 0, server_round=1, received=received, proximal_mu=mu)
+        return arrays["weights"] - received["weights"]
+
+    # Two steps of 0.1. The first is along the force alone: the weights are where they were
+    # received. In the second the term takes off 0.1 mu of the way.
+    first = moved(0.0) / 2
+    assert first[1].item() == pytest.approx(2 * first[0].item(), rel=1e-4)
+    assert first.abs().min() > 1e-3
+    torch.testing.assert_close(moved(2.0), (2 - 0.1 * 2) * first)
+
+
+class Watching(nn.Linear):
+    """Notes the images that it is trained on."""
+
+    seen: ClassVar[list[torch.Tensor]] = []
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(256, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.append(images)
+        return super().forward(images.flatten(1))
+
+
+def test_crop_shifts_images_and_crop_flip_mirrors_half_of_them_too() -> None:
+    def seen(augmentation: str) -> torch.Tensor:
+        Watching.seen.clear()
+        training = Training(batch_size=30, augmentation=augmentation)
+        network = Factory(path=f"{__name__}:Watching")
+        scenario = SCENARIO.model_copy(update={"model": network, "training": training})
+        received = initial_model(scenario.model_spec(), 0).state_dict()
+        train_client(scenario, 0, server_round=1, received=received)
+        (images,) = Watching.seen
+        return images
+
+    plain, shifted, mirrored = (seen(name) for name in ("none", "crop", "crop-flip"))
+    black = SCENARIO.data.pixels.normalize(torch.zeros(1, 1, 1, 1)).item()
+    windows = functional.pad(plain, [4] * 4, value=black).unfold(2, 16, 1).unfold(3, 16, 1)
+    is_window = (windows == shifted[:, :, None, None]).all(5).all(4)
+    assert is_window.flatten(1).any(1).all()
+    assert not is_window[:, 0, 4, 4].all()
+    kept, turned = ((mirrored == images).flatten(1).all(1) for images in (shifted, shifted.flip(3)))
+    assert (kept | turned).all()
+    assert 5 < (turned & ~kept).sum() < 25
 
 
 def test_the_number_of_threads_is_given_back() -> None:
