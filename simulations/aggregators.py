@@ -29,7 +29,7 @@ class FedAvg(_Any):
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedAvg."""
-        return flower.FedAvg(**_sampling(num_replies, num_clients))
+        return flower.FedAvg(**sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class FedAvgM(_Any):
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedAvgM."""
-        return flower.FedAvgM(**asdict(self), **_sampling(num_replies, num_clients))
+        return flower.FedAvgM(**asdict(self), **sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class FedAdam(_Any):
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedAdam."""
-        return flower.FedAdam(**asdict(self), **_sampling(num_replies, num_clients))
+        return flower.FedAdam(**asdict(self), **sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class FedYogi(FedAdam):
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedYogi."""
-        return flower.FedYogi(**asdict(self), **_sampling(num_replies, num_clients))
+        return flower.FedYogi(**asdict(self), **sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class FedProx(_Any):
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedProx."""
-        return flower.FedProx(**asdict(self), **_sampling(num_replies, num_clients))
+        return flower.FedProx(**asdict(self), **sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class FedMedian(_Any):
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedMedian."""
-        return flower.FedMedian(**_sampling(num_replies, num_clients))
+        return flower.FedMedian(**sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class FedTrimmedAvg:
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedTrimmedAvg."""
-        return flower.FedTrimmedAvg(**asdict(self), **_sampling(num_replies, num_clients))
+        return flower.FedTrimmedAvg(**asdict(self), **sampling(num_replies, num_clients))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ class Krum:
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's Krum."""
         return flower.Krum(
-            num_malicious_nodes=self.num_malicious, **_sampling(num_replies, num_clients)
+            num_malicious_nodes=self.num_malicious, **sampling(num_replies, num_clients)
         )
 
 
@@ -174,7 +174,7 @@ class MultiKrum(Krum):
         return flower.MultiKrum(
             num_malicious_nodes=self.num_malicious,
             num_nodes_to_select=self.num_select or num_replies - self.num_malicious,
-            **_sampling(num_replies, num_clients),
+            **sampling(num_replies, num_clients),
         )
 
 
@@ -200,7 +200,7 @@ class Bulyan:
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's Bulyan."""
         return flower.Bulyan(
-            num_malicious_nodes=self.num_malicious, **_sampling(num_replies, num_clients)
+            num_malicious_nodes=self.num_malicious, **sampling(num_replies, num_clients)
         )
 
 
@@ -219,7 +219,7 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
 """Aggregators by the name that a scenario gives: Flower's names in lower case."""
 
 
-def _sampling(num_replies: int, num_clients: int) -> dict[str, Any]:
+def sampling(num_replies: int, num_clients: int) -> dict[str, Any]:
     """Make a strategy ask `num_replies` of `num_clients`, and wait until all have registered.
 
     With Flower's defaults the first round races with registration and may train two clients only.

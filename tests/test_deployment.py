@@ -21,7 +21,7 @@ from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.records import RoundRecord
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import NoDefense
-from simulations.federation.in_process import InProcessGrid
+from simulations.engines.in_process import InProcessGrid
 from simulations.federation.run import run_scenario
 from simulations.scenario.load import load_scenario
 

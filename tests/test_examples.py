@@ -12,8 +12,7 @@ import torch
 
 from fl_defense.rounds.records import RoundOutcome
 from fl_defense.sanitizers import DHBE
-from simulations.federation.engines import run_federation
-from simulations.scenario.engines import InProcessEngine
+from simulations.engines import InProcessEngine
 
 ROOT = Path(__file__).parents[1]
 DROP_IN = ROOT / "examples/drop_in"
@@ -67,7 +66,7 @@ def test_the_server_trains_with_its_own_clients_and_repairs_every_round(
     from drop_in import client_app, server_app, task  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
-    run_federation(InProcessEngine(), server_app.app, client_app.app, 2, device=torch.device("cpu"))
+    InProcessEngine().run(server_app.app, client_app.app, 2, torch.device("cpu"))
     assert [outcome.record.sanitized for outcome in outcomes] == [False, True, True, True]
     net = task.Net()
     net.load_state_dict(torch.load(drop_in / "repaired.pt", weights_only=True))

@@ -42,18 +42,23 @@ class Backdoor:
         if self.target in self.sources:
             raise ValueError(f"sources must not hold the target {self.target}")
 
-    def misfits(self, input_shape: tuple[int, int, int], num_classes: int) -> Iterator[str]:
-        """Yield what does not fit images of (C, H, W) in so many classes, a line for each field."""
+    def misfits(
+        self, input_shape: tuple[int, int, int], num_classes: int
+    ) -> Iterator[tuple[str, str]]:
+        """Yield each field that does not fit images of (C, H, W) in so many classes, and why."""
         try:
             self.trigger.check(input_shape)
         except ValueError as error:
-            yield f"trigger: {error}"
+            yield "trigger", str(error)
         for name, classes in (("target", [self.target]), ("sources", self.sources or ())):
             strange = [label for label in classes if label not in (*range(num_classes), NEXT_CLASS)]
             if strange:
                 yield (
-                    f"{name}: must be a class in 0..{num_classes - 1}, "
-                    f"got {', '.join(map(str, strange))}; choose one of the data set's classes"
+                    name,
+                    (
+                        f"must be a class in 0..{num_classes - 1}, "
+                        f"got {', '.join(map(str, strange))}; choose one of the data set's classes"
+                    ),
                 )
 
     def wanted(self, labels: Tensor, num_classes: int) -> Tensor:

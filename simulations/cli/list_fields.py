@@ -1,7 +1,6 @@
 """What `fl-defense list` prints: each field of a scenario, its default and its meaning."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 import yaml
@@ -10,7 +9,9 @@ from rich.table import Table
 
 from fl_defense.model.split import default_cut
 from simulations.cli.terminal import console, escape
-from simulations.scenario.named_parts import field_docs, kebab, presets_of
+from simulations.scenario.fields import REQUIRED, first_sentence, kebab
+from simulations.scenario.named_parts import NamedPart, presets_of
+from simulations.scenario.parts import OneOrSeveral, Part, Reader
 from simulations.scenario.scenario import Scenario
 from simulations.scenario.tables import TABLES
 
@@ -21,21 +22,74 @@ Row = tuple[str, str, str]
 def print_fields() -> None:
     """Print the fields of a scenario, then what its parts may be, each with its own fields."""
     console.rule("[bold]scenario[/bold]", align="left")
-    _print(_fields_of(Scenario(name="NAME")))
-    for kind, table in TABLES.items():
+    _print(scenario_rows())
+    for kind, part in TABLES.items():
         console.rule(f"[bold]{kind}[/bold]", align="left")
-        for name, cls in table.items():
-            presets = ", ".join(presets_of(cls))
-            about = (cls.__doc__ or "").strip().splitlines()[0]
-            console.print(f"[bold cyan]{name}[/bold cyan]  {escape(about)}")
-            if presets:
+        for name, cls in part.table.items():
+            console.print(f"[bold cyan]{name}[/bold cyan]  {escape(first_sentence(cls))}")
+            if presets := ", ".join(presets_of(cls)):
                 console.print(f"  presets: {presets}")
             if kind == "model":
                 cut = default_cut(cls().build((3, 32, 32), 10))
                 console.print(f"  with these defaults cut after submodule {cut}")
-            docs = field_docs(cls)
-            _print((kebab(f.name), _default(f), docs.get(f.name, "")) for f in fields(cls))
-    console.print("model  also takes package.module:factory, e.g. torchvision.models:resnet18")
+            _print(part_rows(part.part_of(cls)))
+    console.print(
+        "All of them also take package.module:Class, a frozen dataclass of the same kind;"
+    )
+    console.print("model and aggregator a function, too, e.g. torchvision.models:resnet18.")
+
+
+def scenario_rows() -> Iterator[Row]:
+    """Yield the fields of a scenario, dotted as `--set` takes them."""
+    yield from _model_rows(Scenario(name="NAME"))
+
+
+def part_rows(
+    part: Part, value: Any = None, prefix: str = "", *, names_alone: bool = False
+) -> Iterator[Row]:
+    """Yield the fields of a part, with an instance's values or else the defaults."""
+    for key, (setting, reader) in part.settings.items():
+        default = setting.default if value is None else getattr(value, setting.name)
+        if default is REQUIRED:
+            yield prefix + key, "(required)", setting.sentence
+        else:
+            yield from _rows(
+                prefix + key, reader, default, setting.sentence, names_alone=names_alone
+            )
+
+
+def _model_rows(model: BaseModel, prefix: str = "") -> Iterator[Row]:
+    for name, field in type(model).model_fields.items():
+        key, value = prefix + kebab(field.alias or name), getattr(model, name)
+        readers = [part for part in field.metadata if isinstance(part, Reader)]
+        if isinstance(value, BaseModel):
+            yield from _model_rows(value, f"{key}.")
+        elif readers:
+            yield from _rows(key, readers[0], value, field.description or "", names_alone=True)
+        else:
+            default = "(required)" if field.is_required() else spelled(value)
+            yield key, default, field.description or ""
+
+
+def _rows(
+    key: str, reader: Reader, value: Any, sentence: str, *, names_alone: bool
+) -> Iterator[Row]:
+    """Yield one row for a single value, or those of a part's fields."""
+    if isinstance(reader, OneOrSeveral) and isinstance(value, tuple) and value:
+        reader, value = reader.one, value[0]
+    if isinstance(reader, Part) and value is not None:
+        yield from part_rows(reader, value, f"{key}.", names_alone=names_alone)
+    elif names_alone and isinstance(reader, NamedPart | OneOrSeveral) and value != ():
+        yield key, reader.write(value)["name"], sentence
+    else:
+        yield key, spelled(reader.write(value)), sentence
+
+
+def spelled(value: Any) -> str:
+    """Return a value as YAML spells it."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
+    # A single value ends in the mark of the document's end.
+    return text.removesuffix("...\n").strip()
 
 
 def _print(rows: Iterable[Row]) -> None:
@@ -44,57 +98,3 @@ def _print(rows: Iterable[Row]) -> None:
         grid.add_row(f"  {name}", escape(default), escape(" ".join(sentence.split())))
     if grid.row_count:
         console.print(grid)
-
-
-def _fields_of(part: Any, prefix: str = "") -> Iterator[Row]:
-    """Yield the fields of a scenario with its defaults, dotted as `--set` takes them."""
-    required: set[str] = set()
-    if isinstance(part, BaseModel):
-        described = type(part).model_fields
-        docs = {name: field.description or "" for name, field in described.items()}
-        keys = {name: field.alias or name for name, field in described.items()}
-        required = {name for name, field in described.items() if field.is_required()}
-    else:
-        docs = field_docs(type(part))
-        keys = {field.name: kebab(field.name) for field in fields(part)}
-    for name, key in keys.items():
-        value, sentence = getattr(part, name), docs.get(name, "")
-        if key in TABLES:
-            yield prefix + key, _name_of(value), sentence
-        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
-            yield from _fields_of(value[0], f"{prefix}{key}.")
-        elif isinstance(value, BaseModel) or is_dataclass(value):
-            yield from _fields_of(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, "(required)" if name in required else _spelled(value), sentence
-
-
-def _default(field: Field[Any]) -> str:
-    if field.default is not MISSING:
-        return _spelled(field.default)
-    if field.default_factory is not MISSING:
-        return _spelled(field.default_factory())
-    return "(required)"
-
-
-def _spelled(default: Any) -> str:
-    """Return a default as YAML spells it."""
-    text = yaml.safe_dump(_mapping(default), default_flow_style=True, width=1000, sort_keys=False)
-    # A single value ends in the mark of the document's end.
-    return text.removesuffix("...\n").strip()
-
-
-def _mapping(default: Any) -> Any:
-    """Return what is read into a default: a list, or the mapping of a part with its name."""
-    if isinstance(default, tuple):
-        return [_mapping(value) for value in default]
-    if not is_dataclass(default):
-        return default
-    inner = {kebab(field.name): getattr(default, field.name) for field in fields(default)}
-    return {"name": _name_of(default), **inner}
-
-
-def _name_of(chosen: Any) -> str:
-    """Return the name that a table gives to what a default chooses."""
-    names = {cls: name for table in TABLES.values() for name, cls in table.items()}
-    return names[type(chosen)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from fl_defense.inspections import Inspection, TriggerSearch
@@ -35,32 +35,29 @@ from fl_defense.sanitizers import (
 )
 from fl_defense.sanitizers.apply import idle_defenses
 from simulations.attack.backdoor import Backdoor
-from simulations.attack.triggers import TRIGGERS
-from simulations.data import DATASETS, ImageSource, load_data
+from simulations.data import ImageSource, load_data
 from simulations.measurement.evaluation import BATCH_SIZE, Evaluation
 from simulations.measurement.plots import plot_found
-from simulations.models import MODELS
 from simulations.models.base import Architecture
 from simulations.scenario.devices import pick_device
-from simulations.scenario.errors import ConfigError, faults_of
-from simulations.scenario.imports import Factory
-from simulations.scenario.load import load_scenario
-from simulations.scenario.named_parts import CONFIG, OneOrSeveral, choice, part
+from simulations.scenario.errors import ConfigError
+from simulations.scenario.load import load_scenario, read_model
 from simulations.scenario.overrides import apply_override
-from simulations.scenario.tables import DEFENSE, INSPECTION, TABLES
+from simulations.scenario.parts import CONFIG, Part
+from simulations.scenario.tables import BACKDOORS, DATA, DEFENSE, INSPECTION, MODEL
 
 
 class ModelRequest(BaseModel):
     """What a model file holds."""
 
     model_config = CONFIG
-    model: Annotated[Architecture, choice(MODELS, factory=Factory)]
+    model: Annotated[Architecture, MODEL]
     """The network."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
     classes: int = Field(ge=2)
     """Number of classes."""
-    pixels: Annotated[Pixels, part(Pixels)] = Pixels()
+    pixels: Annotated[Pixels, Part(Pixels)] = Pixels()
     """What the network's inputs were normalised with."""
     inspect_at: str | None = None
     """Submodule after which defenses and inspections cut the network; None: the default cut."""
@@ -166,13 +163,11 @@ class EvaluateRequest(BaseModel):
     """What `evaluate` needs to know beside the file."""
 
     model_config = CONFIG
-    model: Annotated[Architecture, choice(MODELS, factory=Factory)]
+    model: Annotated[Architecture, MODEL]
     """The network."""
-    data: Annotated[ImageSource, choice(DATASETS)]
+    data: Annotated[ImageSource, DATA]
     """Whose test images are used."""
-    backdoors: Annotated[
-        tuple[Backdoor, ...], OneOrSeveral(part(Backdoor, trigger=choice(TRIGGERS)))
-    ] = Field(default=(), alias="backdoor")
+    backdoors: Annotated[tuple[Backdoor, ...], BACKDOORS] = Field(default=(), alias="backdoor")
     """Triggers and their targets; without any, accuracy alone is measured."""
 
     def evaluate(self, model_file: Path, *, device: str) -> dict[str, Any]:
@@ -185,9 +180,9 @@ class EvaluateRequest(BaseModel):
         try:
             shape, num_classes = self.data.input_shape, self.data.num_classes
             faults = [
-                f"backdoor.{fault}"
+                f"backdoor.{name}: {message}"
                 for backdoor in self.backdoors
-                for fault in backdoor.misfits(shape, num_classes)
+                for name, message in backdoor.misfits(shape, num_classes)
             ]
             spec = ModelSpec(
                 build=lambda: self.model.build(shape, num_classes),
@@ -240,10 +235,7 @@ def read_request(
     content = {name: value for name, value in content.items() if name in known}
     for setting in settings:
         apply_override(content, setting)
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(list(faults_of(error, kind, TABLES))) from error
+    return read_model(kind, content)
 
 
 def read_part(text: str | None) -> Any:

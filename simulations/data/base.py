@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fl_defense.model.spec import Pixels
-from fl_defense.surrogates.picture_folder import fit
+from fl_defense.surrogates.picture_folder import PictureFolder, fit
 
 
 class DataError(ValueError):
@@ -68,6 +69,31 @@ class ImageSource(ABC):
         rounds = -(-num // len(images))
         order = torch.cat([torch.randperm(len(images)) for _ in range(rounds)])[:num]
         return fit(images[order].float() / 255, shape)
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of single pictures that the images are read from, or None if there is none."""
+        return None
+
+    def shares_images_with(self, source: object) -> bool:
+        """Tell whether another source, a surrogate for example, may hold images of this data set.
+
+        A data set with a name is the same one wherever it lies; folders are, where one lies in
+        the other.
+        """
+        return type(source) is type(self) or self.shares_folder_with(source)
+
+    def shares_folder_with(self, source: object) -> bool:
+        """Tell whether this source's folder lies in another's, or the other in this one."""
+        match source:
+            case PictureFolder(root=root) | ImageSource(folder=Path() as root):
+                other = Path(root).resolve()
+            case _:
+                return False
+        if self.folder is None:
+            return False
+        own = self.folder.resolve()
+        return own.is_relative_to(other) or other.is_relative_to(own)
 
     @abstractmethod
     def read(self) -> ImageData:

@@ -49,6 +49,15 @@ class ImageFolder(ImageSource):
         """Mean and standard deviation as given."""
         return Pixels(mean=self.mean, std=self.std)
 
+    @property
+    def folder(self) -> Path:
+        """Folder with train/ and test/."""
+        return Path(self.root)
+
+    def shares_images_with(self, source: object) -> bool:
+        """Tell whether another source reads pictures of the same folder."""
+        return self.shares_folder_with(source)
+
     def read(self) -> ImageData:
         """Read and resize all pictures."""
         classes = self._classes("train")

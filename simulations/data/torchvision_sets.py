@@ -60,6 +60,11 @@ class GTSRB(ImageSource):
         """Channels, height, width."""
         return (3, self.size, self.size)
 
+    @property
+    def folder(self) -> Path:
+        """Folder of torchvision's gtsrb."""
+        return Path(self.root) / "gtsrb"
+
     def read(self) -> ImageData:
         """Read torchvision's copy, downloading it if it is not there."""
         from torchvision import datasets

@@ -9,7 +9,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from simulations.data import ImageData
 from simulations.federation.client_app import build_client_app
-from simulations.federation.engines import run_federation
 from simulations.federation.preflight import check_scenario
 from simulations.federation.server import RunResult, Tell, serve
 from simulations.measurement.results_folder import Interrupted, ResultsFolder
@@ -68,12 +67,11 @@ def _run(
         results.append(serve(grid, scenario, data, folder, tell=tell, interrupted=interrupted))
 
     quiet_flower()
-    run_federation(
-        scenario.engine,
+    scenario.engine.run(
         server_app,
         build_client_app(scenario),
         scenario.clients.count,
-        device=pick_device(scenario.device),
+        pick_device(scenario.device),
     )
     return results[0]
 

@@ -1,11 +1,37 @@
-"""What can be wrong with what a user wrote, as one line each."""
+"""What can be wrong with what a user wrote: a fault has a place and a message."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pydantic import BaseModel, ValidationError
 
-from simulations.scenario.named_parts import LIST, ONE, Table, kebab, nearest
+from simulations.scenario.fields import kebab
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong."""
+
+    place: str
+    """Where it stands, dotted as YAML spells it: "defense.0.iterations"; "" for the whole."""
+    message: str
+    """What it is, what was given, and what to do; one line."""
+
+    def under(self, place: str) -> "Fault":
+        """Return the fault as seen from one level up."""
+        return Fault(".".join(step for step in (place, self.place) if step), self.message)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class FaultsError(ValueError):
+    """All that is wrong with one part; raised while it is read."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(map(str, self.faults)))
 
 
 class ConfigError(ValueError):
@@ -16,85 +42,47 @@ class ConfigError(ValueError):
         self.faults = faults
 
 
-def faults_of(
-    error: ValidationError, model: type[BaseModel], tables: Mapping[str, Table]
-) -> Iterator[str]:
-    """Write each of pydantic's errors as one line: where: what, got ...; what to do.
+def unknown_key(key: str, known: list[str]) -> Fault:
+    """Return the fault of a key that is not one of those known."""
+    return Fault(key, f"unknown key{nearest(key, known)}; known: {', '.join(known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known name nearest to a misspelt one, or nothing."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def faults_of(error: ValidationError, model: type[BaseModel] | None = None) -> Iterator[Fault]:
+    """Write each of pydantic's errors as a fault.
 
     Args:
         error: what pydantic raised.
-        model: what was to be read.
-        tables: the table behind each field that is a choice by name.
+        model: what was to be read, if that is a model: its keys are named where one is misspelt.
     """
-    for fault in error.errors():
-        cause = fault.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            yield from cause.faults
-            continue
-        where = ".".join(kebab(str(step)) for step in _without_tags(fault["loc"], tables))
-        if fault["type"] == "extra_forbidden":
-            known = _known_keys(fault["loc"], model)
-            yield f"{where}: unknown key{nearest(str(fault['loc'][-1]), known)}" + (
-                f"; known: {', '.join(known)}" if known else ""
-            )
-        elif fault["type"] == "missing":
-            yield f"{where}: is missing; add it"
-        elif fault["type"] == "value_error":
-            yield f"{where}: {cause}"
-        elif fault["type"] in ("unknown_name", "unknown_preset", "no_name"):
-            yield f"{where}: {fault['msg']}"
+    for found in error.errors():
+        cause = found.get("ctx", {}).get("error")
+        place = ".".join(kebab(str(step)) for step in found["loc"])
+        if isinstance(cause, FaultsError):
+            yield from (fault.under(place) for fault in cause.faults)
+        elif found["type"] == "extra_forbidden" and model is not None:
+            *outer, key = (kebab(str(step)) for step in found["loc"])
+            yield unknown_key(key, _keys_at(outer, model)).under(".".join(outer))
+        elif found["type"] == "missing":
+            yield Fault(place, "is missing; add it")
+        elif found["type"] == "value_error":
+            yield Fault(place, str(cause))
         else:
-            yield f"{where}: {_lower_first(fault['msg'])}, got {fault['input']!r}"
+            message = found["msg"][:1].lower() + found["msg"][1:]
+            yield Fault(place, f"{message}, got {found['input']!r}")
 
 
-def _without_tags(loc: tuple[int | str, ...], tables: Mapping[str, Table]) -> list[int | str]:
-    """Drop from a location the names that a choice was decided by."""
-    steps: list[int | str] = []
-    table: Table | None = None
-    for step in loc:
-        if step in (ONE, LIST):
-            continue
-        if table is not None and (step in table or ":" in str(step)):
-            table = None
-            continue
-        steps.append(step)
-        # An index into a list of choices is followed by a name from the same table.
-        table = table if isinstance(step, int) else tables.get(step)
-    return steps
-
-
-def _known_keys(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    """Return the keys that are known where an unknown one was found."""
-    schema: Mapping[str, Any] = model.model_json_schema(by_alias=True)
-    definitions = schema.get("$defs", {})
-    current: Mapping[str, Any] = schema
-    for step in loc[:-1]:
-        current = _step_into(current, str(step), definitions)
-    return list(_resolve(current, definitions).get("properties", {}))
-
-
-def _step_into(
-    schema: Mapping[str, Any], step: str, definitions: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    resolved = _resolve(schema, definitions)
-    if step in (ONE, LIST):
-        options: list[Mapping[str, Any]] = resolved["oneOf"]
-        return next(option for option in options if ("items" in option) == (step == LIST))
-    if step.isdigit() and "items" in resolved:
-        return resolved["items"]  # type: ignore[no-any-return]
-    if kebab(step) in resolved.get("properties", {}):
-        return resolved["properties"][kebab(step)]  # type: ignore[no-any-return]
-    for option in resolved.get("oneOf", ()):
-        entry = _resolve(option, definitions)
-        if entry.get("properties", {}).get("name", {}).get("const") == step:
-            return entry
-    return resolved
-
-
-def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    reference = schema.get("$ref")
-    return definitions[reference.rsplit("/", 1)[1]] if reference else schema
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _keys_at(place: Iterable[str], model: type[BaseModel]) -> list[str]:
+    """Return the keys of the model that lies at a place inside another."""
+    for step in place:
+        fields = {kebab(field.alias or name): field for name, field in model.model_fields.items()}
+        inner = fields[step].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        model = inner
+    return [kebab(field.alias or name) for name, field in model.model_fields.items()]

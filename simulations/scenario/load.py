@@ -1,27 +1,30 @@
-"""Reads a scenario from YAML, and tells every fault at once."""
+"""Reads a scenario from YAML, and says every fault at once."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from simulations.scenario.errors import ConfigError, faults_of
 from simulations.scenario.overrides import apply_override
-from simulations.scenario.scenario import (
-    Scenario,
-)
-from simulations.scenario.tables import TABLES
+from simulations.scenario.scenario import Scenario
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
+def load_scenario(
+    path: Path, overrides: Iterable[str] = (), *, trust_imports: bool = True
+) -> Scenario:
     """Read a scenario from YAML and apply `--set` overrides.
 
     Args:
         path: the file.
         overrides: "dotted.field=value"; the value is YAML. Giving another `name` to a part drops
             the fields of the one it replaces.
+        trust_imports: whether parts may be anybody's, `name: package.module:Class`: importing them
+            runs their code. False for a file that the user has not named.
 
     Raises:
         ConfigError: with all faults of the file.
@@ -38,33 +41,48 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> Scenario:
     for override in overrides:
         apply_override(content, override)
     try:
-        return Scenario.model_validate(content)
+        return read_model(Scenario, content, trust_imports=trust_imports)
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {fault}" for fault in error.faults]) from error
+
+
+def read_model(
+    model: type[Model], content: Mapping[str, Any], *, trust_imports: bool = True
+) -> Model:
+    """Read what YAML or the command line gives into a model such as `Scenario`.
+
+    Raises:
+        ConfigError: with all faults.
+    """
+    try:
+        return model.model_validate(content, context={"trust_imports": trust_imports})
     except ValidationError as error:
-        faults = [*faults_of(error, Scenario, TABLES), *_misfits_of_the_rest(content, error)]
-        raise ConfigError([f"{path}: {fault}" for fault in faults]) from error
+        raise ConfigError([str(fault) for fault in faults_of(error, model)]) from error
 
 
 def scenario_schema() -> dict[str, Any]:
     """Return the JSON Schema of a scenario file."""
     schema = Scenario.model_json_schema(by_alias=True, mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    defaults = Scenario(name="NAME").model_dump(mode="json", by_alias=True)
+    for key, described in schema["properties"].items():
+        if "default" in described:
+            described["default"] = defaults[key]
+    shared: dict[str, Any] = schema.pop("$defs")
+    schema = _share(schema, shared)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": shared
+    }  # fmt: skip
 
 
-def _misfits_of_the_rest(content: Mapping[str, Any], error: ValidationError) -> list[str]:
-    """Return what is wrong between the parts that are right by themselves.
-
-    Pydantic compares parts only when each is right. The wrong ones are taken out and compared as
-    their defaults; where data or clients are wrong nothing can be compared with them.
-    """
-    wrong = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
-    if not wrong or wrong & {"data", "clients"}:
-        return []
-    try:
-        Scenario.model_validate({key: part for key, part in content.items() if key not in wrong})
-    except ValidationError as rest:
-        causes = [fault.get("ctx", {}).get("error") for fault in rest.errors()]
-        misfits = [
-            line for cause in causes if isinstance(cause, ConfigError) for line in cause.faults
-        ]
-        return [line for line in misfits if line.split(".")[0].split(":")[0] not in wrong]
-    return []
+def _share(node: Any, shared: dict[str, Any]) -> Any:
+    """Return a schema in which every choice by name is a reference, and put the choice aside."""
+    if isinstance(node, list):
+        return [_share(each, shared) for each in node]
+    if not isinstance(node, dict):
+        return node
+    inner = {key: _share(value, shared) for key, value in node.items()}
+    if not {"title", "oneOf"} <= inner.keys():
+        return inner
+    title = inner["title"]
+    shared[title] = {key: inner.pop(key) for key in ("title", "oneOf")}
+    return {"$ref": f"#/$defs/{title}", **inner}

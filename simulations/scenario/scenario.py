@@ -1,11 +1,16 @@
 """A scenario: one experiment as one frozen value."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from fl_defense.flower.batchnorm_policy import Buffers
 from fl_defense.flower.replies import ReplyCheck
@@ -14,33 +19,32 @@ from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.repairer import OnFailure
 from fl_defense.rounds.schedule import Schedule
-from fl_defense.sanitizers import NoDefense, Pipeline, Sanitizer
-from fl_defense.screens import SCREENS, Screen
-from fl_defense.surrogates.picture_folder import PictureFolder
-from simulations.aggregators import AGGREGATORS, Aggregator, FedAvg
-from simulations.attack import ATTACKS
+from fl_defense.sanitizers import NoDefense, Sanitizer
+from fl_defense.screens import Screen
+from simulations.aggregators import Aggregator, FedAvg
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.base import Attack
 from simulations.attack.none import NoAttack
-from simulations.attack.triggers import TRIGGERS
-from simulations.data import (
-    DATASETS,
-    GTSRB,
-    IID,
-    PARTITIONS,
-    Digits,
-    ImageFolder,
-    ImageSource,
-    Partition,
-)
-from simulations.models import MODELS
+from simulations.data import IID, Digits, ImageSource, Partition
+from simulations.engines import Engine, RayEngine
 from simulations.models.base import Architecture
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.engines import ENGINES, Engine, RayEngine
-from simulations.scenario.errors import ConfigError
-from simulations.scenario.imports import Factory
-from simulations.scenario.named_parts import CONFIG, OneOrSeveral, choice, part
-from simulations.scenario.tables import DEFENSE, INSPECTION
+from simulations.scenario.cross_checks import misfits
+from simulations.scenario.errors import Fault, FaultsError, faults_of
+from simulations.scenario.fields import kebab
+from simulations.scenario.parts import CONFIG, Part
+from simulations.scenario.tables import (
+    AGGREGATOR,
+    ATTACK,
+    BACKDOORS,
+    DATA,
+    DEFENSE,
+    ENGINE,
+    INSPECTION,
+    MODEL,
+    PARTITION,
+    SCREENING,
+)
 
 
 class Clients(BaseModel):
@@ -77,7 +81,7 @@ class Repair(BaseModel):
     """How the server applies the defense."""
 
     model_config = CONFIG
-    schedule: Annotated[Schedule, part(Schedule)] = Schedule()
+    schedule: Annotated[Schedule, Part(Schedule)] = Schedule()
     """Which rounds are repaired."""
     inspection: Annotated[Inspection, INSPECTION] = TriggerSearch()
     """How the aggregate is inspected where the schedule asks for it."""
@@ -92,7 +96,7 @@ class Repair(BaseModel):
     buffers: Buffers = "auto"
     """Who averages BatchNorm's statistics: the defense's wrapper (mean), the aggregator (inner), or
     the wrapper for server optimisers, which take them for gradients, else the aggregator (auto)."""
-    reply_check: Annotated[ReplyCheck, part(ReplyCheck)] = ReplyCheck()
+    reply_check: Annotated[ReplyCheck, Part(ReplyCheck)] = ReplyCheck()
     """What a reply must satisfy to be aggregated."""
 
 
@@ -106,31 +110,31 @@ class Scenario(BaseModel):
     """Decides everything that is drawn: weights, partition, attackers, batches, the defense."""
     rounds: int = Field(default=10, ge=1)
     """Rounds of training and aggregation."""
-    data: Annotated[ImageSource, choice(DATASETS)] = Digits()
+    data: Annotated[ImageSource, DATA] = Digits()
     """The images."""
-    partition: Annotated[Partition, choice(PARTITIONS)] = IID()
+    partition: Annotated[Partition, PARTITION] = IID()
     """How training images are dealt out to clients."""
-    model: Annotated[Architecture, choice(MODELS, factory=Factory)] = SmallCNN()
+    model: Annotated[Architecture, MODEL] = SmallCNN()
     """The network that is trained."""
     clients: Clients = Clients()
     """Who takes part."""
     training: Training = Training()
     """What a client does in a round."""
-    aggregator: Annotated[Aggregator, choice(AGGREGATORS)] = FedAvg()
+    aggregator: Annotated[Aggregator, AGGREGATOR] = FedAvg()
     """The strategy that the defense wraps."""
-    backdoors: Annotated[
-        tuple[Backdoor, ...], OneOrSeveral(part(Backdoor, trigger=choice(TRIGGERS)))
-    ] = Field(default=(Backdoor(),), alias="backdoor")
+    backdoors: Annotated[tuple[Backdoor, ...], BACKDOORS] = Field(
+        default=(Backdoor(),), alias="backdoor"
+    )
     """A trigger and its target, or a list of such: measured in every run, planted by the attack."""
-    attack: Annotated[Attack, choice(ATTACKS)] = NoAttack()
+    attack: Annotated[Attack, ATTACK] = NoAttack()
     """What malicious clients do."""
-    screens: Annotated[tuple[Screen, ...], OneOrSeveral(choice(SCREENS), or_none=True)] = ()
+    screens: Annotated[tuple[Screen, ...], SCREENING] = ()
     """Filters of the clients' replies, or a list of them that run in order; none by default."""
     defense: Annotated[Sanitizer, DEFENSE] = NoDefense()
     """The sanitizer that repairs the aggregate, or a list of them that run in order."""
     repair: Repair = Repair()
     """How the server applies the defense."""
-    engine: Annotated[Engine, choice(ENGINES)] = RayEngine()
+    engine: Annotated[Engine, ENGINE] = RayEngine()
     """What runs the clients."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where clients train and the server repairs; auto: a GPU if there is one."""
@@ -174,69 +178,30 @@ class Scenario(BaseModel):
         """Write the scenario with every field spelled out; reading it gives an equal scenario."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
-    def _check_cut(self) -> None:
-        if self.repair.inspect_at is not None:
-            spec = self.model_spec()
-            try:
-                model = spec.build()
-            except ValueError:
-                return  # What is wrong with the model is told when the scenario is tried.
-            spec.split(model)
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "Scenario":
-        faults = list(self._misfits())
-        if faults:
-            raise ConfigError(faults)
-        return self
-
-    def _misfits(self) -> Iterator[str]:
-        """Yield what is wrong between parts that are right by themselves."""
-        if self.num_replies > self.clients.count:
-            yield (
-                f"clients.per-round: must be at most the count of {self.clients.count}, "
-                f"got {self.num_replies}; lower it"
-            )
-        steps = self.defense.steps if isinstance(self.defense, Pipeline) else (self.defense,)
-        for step in steps:
-            if _is_same_source(getattr(step, "surrogate", None), self.data):
-                yield "defense.surrogate: is the clients' own data; name another source of images"
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read each part, then compare those that are right: all faults come at once."""
+        faults: list[Fault] = []
         try:
-            shape, num_classes = self.data.input_shape, self.data.num_classes
-        except ValueError as error:
-            yield f"data: {error}"
+            scenario = handler(given)
+        except ValidationError as error:
+            faults += faults_of(error, cls)
+            wrong = {fault.place.split(".")[0] for fault in faults}
+            if not isinstance(given, Mapping) or "" in wrong:
+                raise FaultsError(faults) from error
+            # Defaults stand in for the wrong parts, which no check looks at that is made.
+            right = {key: part for key, part in given.items() if _key(cls, str(key)) not in wrong}
+            scenario = handler({"name": "unnamed"} | right)
+            faults += misfits(scenario, wrong)
         else:
-            for place, backdoor in self.places_of_backdoors().items():
-                for fault in backdoor.misfits(shape, num_classes):
-                    yield f"{place}.{fault}"
-        for fault in self.attack.misfits(self.backdoors):
-            yield f"attack: {fault}"
-        for where, check in (
-            ("attack.malicious", lambda: self.malicious_clients),
-            ("repair.inspect-at", self._check_cut),
-            ("aggregator", lambda: self.aggregator.check(self.num_replies)),
-        ):
-            try:
-                check()
-            except ValueError as error:
-                yield f"{where}: {error}"
+            faults += misfits(scenario)
+        if faults:
+            raise FaultsError(faults)
+        return scenario
 
 
-def _is_same_source(surrogate: object, data: ImageSource) -> bool:
-    """Tell whether a defense would be given images of the data set that the clients share."""
-    if type(surrogate) is type(data) and not isinstance(data, ImageFolder):
-        return True  # a data set with a name is the same one wherever it lies
-    pictures, own = _folder_of(surrogate), _folder_of(data)
-    if pictures is None or own is None:
-        return False
-    return pictures.is_relative_to(own) or own.is_relative_to(pictures)
-
-
-def _folder_of(source: object) -> Path | None:
-    """Return the folder that a source takes its pictures from, or None if it reads no pictures."""
-    match source:
-        case PictureFolder(root=root) | ImageFolder(root=root):
-            return Path(root).resolve()
-        case GTSRB(root=root):
-            return (Path(root) / "gtsrb").resolve()
-    return None
+def _key(model: type[BaseModel], name: str) -> str:
+    """Return how YAML spells a field that Python may have spelled."""
+    field = model.model_fields.get(name)
+    return kebab((field and field.alias) or name)

@@ -1,41 +1,66 @@
-"""All tables that a scenario chooses from by name."""
+"""All that a scenario chooses by name: the table, what its entries keep, what lies inside them."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from fl_defense.inspections import INSPECTIONS
-from fl_defense.sanitizers import SANITIZERS, Pipeline
-from fl_defense.screens import SCREENS
+from fl_defense.inspections import INSPECTIONS, Inspection
+from fl_defense.sanitizers import SANITIZERS, Pipeline, Sanitizer
+from fl_defense.screens import SCREENS, Screen
+from fl_defense.surrogates.base import Surrogate
 from fl_defense.surrogates.picture_folder import PictureFolder
 from fl_defense.surrogates.scenes import Scenes
-from simulations.aggregators import AGGREGATORS
-from simulations.attack import ATTACKS
-from simulations.attack.triggers import TRIGGERS
-from simulations.data import (
-    DATASETS,
-    PARTITIONS,
-)
+from simulations.aggregators import AGGREGATORS, Aggregator
+from simulations.attack import ATTACKS, Attack, Backdoor
+from simulations.attack.triggers import TRIGGERS, Trigger
+from simulations.data import DATASETS, PARTITIONS, ImageSource, Partition
+from simulations.engines import ENGINES, Engine
 from simulations.models import MODELS
-from simulations.scenario.engines import ENGINES
-from simulations.scenario.named_parts import choice
+from simulations.models.base import Architecture
+from simulations.scenario.imports import Factory, StrategyFactory
+from simulations.scenario.named_parts import NamedPart
+from simulations.scenario.parts import OneOrSeveral, Part
 
-INSPECTION = choice(INSPECTIONS)
-"""How an inspection is read: a name with its fields."""
-SURROGATES: dict[str, Any] = {"scenes": Scenes, "folder": PictureFolder, **DATASETS}
+SURROGATES: dict[str, type[Surrogate]] = {"scenes": Scenes, "folder": PictureFolder, **DATASETS}
 """Where a defense may take unlabelled images from, by the name that a scenario gives."""
-DEFENSE = choice(SANITIZERS, in_order=Pipeline, surrogate=choice(SURROGATES))
+
+DATA = NamedPart(DATASETS, ImageSource)
+PARTITION = NamedPart(PARTITIONS, Partition)
+MODEL = NamedPart(MODELS, Architecture, factory=Factory)
+TRIGGER = NamedPart(TRIGGERS, Trigger)
+ATTACK = NamedPart(ATTACKS, Attack, nested={Trigger: TRIGGER})
+AGGREGATOR = NamedPart(AGGREGATORS, Aggregator, factory=StrategyFactory)
+SURROGATE = NamedPart(SURROGATES, Surrogate)
+SANITIZER = NamedPart(SANITIZERS, Sanitizer, nested={Surrogate: SURROGATE})
+INSPECTION = NamedPart(INSPECTIONS, Inspection)
+SCREEN = NamedPart(SCREENS, Screen)
+ENGINE = NamedPart(ENGINES, Engine)
+
+BACKDOORS = OneOrSeveral(Part(Backdoor, {Trigger: TRIGGER}))
+"""How backdoors are read: one, or a list of them."""
+SCREENING = OneOrSeveral(SCREEN, or_none=True)
+"""How screens are read: a name with its fields, or a list of them, which may be empty."""
+DEFENSE = OneOrSeveral(SANITIZER, join=Pipeline)
 """How a defense is read: a name with its fields, or a list of them."""
-TABLES: dict[str, Mapping[str, Any]] = {
-    "data": DATASETS,
-    "partition": PARTITIONS,
-    "model": MODELS,
-    "trigger": TRIGGERS,
-    "attack": ATTACKS,
-    "aggregator": AGGREGATORS,
-    "screens": SCREENS,
-    "defense": SANITIZERS,
-    "inspection": INSPECTIONS,
-    "surrogate": SURROGATES,
-    "engine": ENGINES,
+
+TABLES: dict[str, NamedPart] = {
+    "data": DATA,
+    "partition": PARTITION,
+    "model": MODEL,
+    "trigger": TRIGGER,
+    "attack": ATTACK,
+    "aggregator": AGGREGATOR,
+    "screens": SCREEN,
+    "defense": SANITIZER,
+    "inspection": INSPECTION,
+    "surrogate": SURROGATE,
+    "engine": ENGINE,
 }
 """All tables, by the field that chooses from them."""
+
+
+def name_in_table(value: Any) -> str:
+    """Return the name that some table gives to what was chosen from it."""
+    for part in TABLES.values():
+        for name, cls in part.table.items():
+            if type(value) is cls:
+                return name
+    raise KeyError(f"{type(value).__name__} is in no table")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+from simulations.engines.in_process import InProcessGrid
 from simulations.federation import flower_app
-from simulations.federation.in_process import InProcessGrid
 from simulations.federation.run import run_scenario
 from simulations.measurement import results_folder as results
 from simulations.scenario import ConfigError

@@ -20,15 +20,15 @@ from fl_defense.rounds.records import RoundOutcome
 from fl_defense.sanitizers import NoDefense
 from simulations.aggregators import FedAvg, FedAvgM
 from simulations.data import Digits
+from simulations.engines import InProcessEngine
+from simulations.engines.in_process import InProcessGrid
 from simulations.federation.client_app import build_client_app
 from simulations.federation.deterministic_grid import OrderedGrid
-from simulations.federation.in_process import InProcessGrid
 from simulations.federation.preflight import check_scenario
 from simulations.federation.server import initial_model, serve
 from simulations.measurement.recorder import FederationError
 from simulations.measurement.results_folder import ResultsFolder
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.engines import InProcessEngine
 from simulations.scenario.scenario import Clients, Scenario, Training
 
 SCENARIO = Scenario(

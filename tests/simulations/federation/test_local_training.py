@@ -10,10 +10,10 @@ from simulations.attack.badnets import BadNets
 from simulations.attack.context import AttackContext, Steps
 from simulations.attack.malicious_clients import MaliciousClients
 from simulations.data import Digits
+from simulations.engines import InProcessEngine
 from simulations.federation.local_training import train_client
 from simulations.federation.server import initial_model
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.engines import InProcessEngine
 from simulations.scenario.imports import Factory
 from simulations.scenario.scenario import Clients, Scenario, Training
 

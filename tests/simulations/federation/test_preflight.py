@@ -12,10 +12,10 @@ from fl_defense.sanitizers import BCU, CLP, DHBE, DeepCleanse, DeepSanitizer, Pi
 from fl_defense.surrogates.picture_folder import PictureFolder
 from simulations.cli.main import app
 from simulations.data import Digits
+from simulations.engines import InProcessEngine
 from simulations.federation.preflight import check_scenario
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
-from simulations.scenario.engines import InProcessEngine
 from simulations.scenario.imports import Factory
 from simulations.scenario.scenario import Clients, Repair, Scenario
 

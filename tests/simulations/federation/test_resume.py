@@ -17,13 +17,13 @@ from fl_defense.sanitizers import DHBE
 from simulations.aggregators import FedAdam
 from simulations.attack.badnets import BadNets
 from simulations.data import Digits
+from simulations.engines import InProcessEngine
 from simulations.federation import client_app as client
 from simulations.federation.run import resume_run, run_scenario
 from simulations.measurement import results_folder as results
 from simulations.measurement.results_folder import ResultsFolder
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
-from simulations.scenario.engines import InProcessEngine
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
 
 SCENARIO = Scenario(

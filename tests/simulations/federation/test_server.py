@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from fl_defense.model.files import ModelFileError
 from fl_defense.sanitizers import DeepCleanse
 from simulations.data import Digits
+from simulations.engines import InProcessEngine
 from simulations.federation import server
 from simulations.federation.run import resume_run, run_scenario
 from simulations.measurement import results_folder as results
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.engines import InProcessEngine
 from simulations.scenario.scenario import Clients, Repair, Scenario
 
 SCENARIO = Scenario(

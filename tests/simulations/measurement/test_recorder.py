@@ -17,9 +17,10 @@ from simulations.attack.backdoor import Backdoor
 from simulations.attack.badnets import BadNets
 from simulations.attack.triggers.blended import Blended
 from simulations.data import Digits, Dirichlet
+from simulations.engines import InProcessEngine
+from simulations.engines.in_process import InProcessGrid
 from simulations.federation import client_app as client
 from simulations.federation.deterministic_grid import OrderedGrid
-from simulations.federation.in_process import InProcessGrid
 from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
 from simulations.measurement import recorder
@@ -28,7 +29,6 @@ from simulations.measurement.results_folder import ResultsFolder
 from simulations.measurement.summary import summarize
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
-from simulations.scenario.engines import InProcessEngine
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
 

@@ -75,7 +75,13 @@ def test_a_class_that_takes_no_number_of_classes_is_called_without_it() -> None:
     [
         ("no_such_package:net", "cannot import 'no_such_package:net'"),
         ("torchvision.models:no_such_net", "cannot import"),
-        ("torchvision.models:__name__", "is not callable"),
+        (
+            "torchvision.models:__name__",
+            "must be a subclass of Module, or a function annotated to return one; got str",
+        ),
+        ("os:system", "must be a subclass of Module"),
+        ("os:popen", r"must be .*: def popen\(\.\.\.\) -> Module; got function"),
+        ("builtins:dict", "must be a subclass of Module"),
     ],
 )
 def test_a_factory_that_cannot_be_had_is_refused(path: str, message: str) -> None:
@@ -83,9 +89,13 @@ def test_a_factory_that_cannot_be_had_is_refused(path: str, message: str) -> Non
         Factory(path=path)
 
 
+def not_really() -> torch.nn.Module:
+    return {}  # type: ignore[return-value]
+
+
 def test_a_factory_must_return_a_module() -> None:
-    with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module, got dict"):
-        Factory(path="builtins:dict").build((1, 8, 8), 2)
+    with pytest.raises(ValueError, match=r"must return a Module, got dict"):
+        Factory(path=f"{__name__}:not_really").build((1, 8, 8), 2)
 
 
 def test_sizes_below_one_are_refused() -> None:

@@ -13,9 +13,9 @@ from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
 from simulations.data import Digits, Dirichlet
+from simulations.engines import InProcessEngine, RayEngine
 from simulations.models.resnet import ResNet
 from simulations.scenario import ConfigError
-from simulations.scenario.engines import InProcessEngine, RayEngine
 from simulations.scenario.imports import Factory
 from simulations.scenario.load import load_scenario, scenario_schema
 from simulations.scenario.scenario import Scenario
@@ -160,15 +160,15 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("backdoor: {trigger: {name: patch, sise: 1}}", "backdoor.trigger.sise: unknown key; did you mean 'size'?"),
         ("rounds: many", "rounds: input should be a valid integer, unable to parse string as an integer, got 'many'"),
         ("rounds: 0", "rounds: input should be greater than or equal to 1, got 0"),
-        ("defense: {name: dhb}", f"defense: 'dhb' is not one of {', '.join(SANITIZERS)}; did you mean 'dhbe'?"),
+        ("defense: {name: dhb}", f"defense: 'dhb' is not one of {', '.join(SANITIZERS)}, package.module:Class; did you mean 'dhbe'?"),
         ("defense: dhbe", "defense: must be a mapping with a name, got 'dhbe'"),
         ("defense: {name: dhbe, preset: fast}", "defense: preset: 'fast' is not one of per-round, faithful"),
         ("defense: {name: dhbe, scene-share: 2}", "defense: scene_share must be in [0, 1], got 2.0"),
-        ("data: {name: imagenet}", "data: 'imagenet' is not one of digits, fashion-mnist, cifar10, gtsrb, image-folder; did you mean 'image-folder'?"),
+        ("data: {name: imagenet}", "data: 'imagenet' is not one of digits, fashion-mnist, cifar10, gtsrb, image-folder, package.module:Class; did you mean 'image-folder'?"),
         ("data: {name: image-folder}", "data.root: is missing; add it"),
         ("data: {name: image-folder, root: /nowhere}", "data: /nowhere/train: no such folder; image-folder needs /nowhere/train and /nowhere/test with one folder per class"),
         ("model: {name: resnet, depth: 12}", "model.depth: input should be 10 or 18, got 12"),
-        ("model: {name: 'nowhere:net'}", "model: cannot import 'nowhere:net' (No module named 'nowhere'); write package.module:function, and put the folder in which the package lies on PYTHONPATH if it is not installed"),
+        ("model: {name: 'nowhere:net'}", "model: cannot import 'nowhere:net' (No module named 'nowhere'); write package.module:name, and put the folder in which the package lies on PYTHONPATH if it is not installed"),
         ("attack: {name: badnets, malicious: 0.01}", "attack.malicious: 0.01 of 10 clients makes nobody malicious; choose at least one and not all, or attack name none"),
         ("attack: {name: badnets, malicious: 0.99}", "attack.malicious: 0.99 of 10 clients makes everybody malicious; choose at least one and not all, or attack name none"),
         ("backdoor: {target: 10}", "backdoor.target: must be a class in 0..9, got 10; choose one of the data set's classes"),

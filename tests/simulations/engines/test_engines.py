@@ -16,13 +16,12 @@ from fl_defense.rounds.records import RoundRecord
 from fl_defense.sanitizers import DHBE
 from simulations.attack.badnets import BadNets
 from simulations.data import Digits
+from simulations.engines import InProcessEngine, RayEngine
+from simulations.engines.in_process import InProcessGrid
 from simulations.federation.deterministic_grid import OrderedGrid
-from simulations.federation.engines import run_federation
-from simulations.federation.in_process import InProcessGrid
 from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.engines import InProcessEngine, RayEngine
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
 
 SCENARIO = Scenario(
@@ -245,4 +244,4 @@ def test_what_the_server_raises_comes_out() -> None:
         raise RuntimeError("the server is out of luck")
 
     with pytest.raises(RuntimeError, match="out of luck"):
-        run_federation(InProcessEngine(), app, ClientApp(), 1, device=torch.device("cpu"))
+        InProcessEngine().run(app, ClientApp(), 1, torch.device("cpu"))

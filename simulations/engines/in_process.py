@@ -4,11 +4,15 @@ import copy
 import itertools
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+
+from simulations.engines.base import ClientCores
 
 CLIENT_ERROR = 1
 """Code of the error that stands for a client's exception."""
@@ -93,8 +97,19 @@ def set_task_identity() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
 
 
-def run_in_process(server_app: ServerApp, client_app: ClientApp, num_clients: int) -> None:
-    """Run the server and, at each of its messages, the clients, in this process."""
-    set_task_identity()
-    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    server_app(InProcessGrid(client_app, num_clients), context)
+@dataclass(frozen=True, kw_only=True)
+class InProcessEngine(ClientCores):
+    """One process, one client after the other: no start-up cost, easy to debug."""
+
+    def run(
+        self,
+        server_app: ServerApp,
+        client_app: ClientApp,
+        num_clients: int,
+        device: torch.device,
+    ) -> None:
+        """Run the server and, at each of its messages, the clients, in this process."""
+        del device
+        set_task_identity()
+        context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+        server_app(InProcessGrid(client_app, num_clients), context)

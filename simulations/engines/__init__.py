@@ -1,0 +1,10 @@
+"""What runs the clients. An engine is one file; `base` is the contract."""
+
+from simulations.engines.base import Engine
+from simulations.engines.in_process import InProcessEngine
+from simulations.engines.ray_engine import RayEngine
+
+ENGINES: dict[str, type[Engine]] = {"ray": RayEngine, "in-process": InProcessEngine}
+"""Engines by the name that a scenario gives."""
+
+__all__ = ["ENGINES", "Engine", "InProcessEngine", "RayEngine"]

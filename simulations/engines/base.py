@@ -1,0 +1,46 @@
+"""The contract of an engine: it runs a server and its clients on this machine."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fl_defense.validation import require_at_least
+
+
+class Engine(Protocol):
+    """Runs a federation; a frozen dataclass whose fields are its settings."""
+
+    @property
+    def cpus_per_client(self) -> int:
+        """CPU cores, and torch threads, of one client."""
+
+    def run(
+        self,
+        server_app: ServerApp,
+        client_app: ClientApp,
+        num_clients: int,
+        device: torch.device,
+    ) -> None:
+        """Run a server and its clients to the end; what the server raises is raised here.
+
+        Args:
+            server_app: the server.
+            client_app: every client.
+            num_clients: clients in the federation.
+            device: where clients train.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientCores:
+    """The setting that all engines have."""
+
+    cpus_per_client: int = 1
+    """CPU cores, and torch threads, of one client; the same number gives the same result on every
+    engine."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, cpus_per_client=1)
