@@ -27,7 +27,7 @@ from fl_defense.sanitizers import (
     apply_sanitizer,
     check_sanitizer,
 )
-from simulations.scenario.named_parts import field_docs
+from simulations.scenario.fields import field_docs
 
 QUICK: dict[str, Sanitizer] = {
     "none": NoDefense(),
