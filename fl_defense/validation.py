@@ -50,7 +50,7 @@ def require_declared(settings: object) -> None:
         elif kind is int:
             whole = isinstance(got, Integral) and not isinstance(got, bool)
             require(whole, name, "a whole number", got)
-        elif get_origin(kind) is tuple:
+        elif get_origin(kind) is tuple and get_args(kind)[0] in (int, float):
             _require_numbers(name, get_args(kind), got)
         elif isinstance(got, str) and get_origin(kind) in (Union, UnionType):
             for arm in get_args(kind):

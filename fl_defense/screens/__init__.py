@@ -1,13 +1,18 @@
 """Screens: filters of client replies. A screen is one file; `base` is their contract."""
 
+from fl_defense.screens.attribution import Attribution
 from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
 from fl_defense.screens.norm_clipping import NormClipping
 
-SCREENS: dict[str, type[Screen]] = {"norm-clipping": NormClipping}
+SCREENS: dict[str, type[Screen]] = {
+    "attribution": Attribution,
+    "norm-clipping": NormClipping,
+}
 """Screens by the name that a scenario gives; a list of names runs them in order."""
 
 __all__ = [
     "SCREENS",
+    "Attribution",
     "NormClipping",
     "Reply",
     "Screen",

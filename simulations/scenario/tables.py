@@ -5,6 +5,7 @@ from typing import Any
 from fl_defense.inspections import INSPECTIONS, Inspection
 from fl_defense.sanitizers import SANITIZERS, Pipeline, Sanitizer
 from fl_defense.screens import SCREENS, Screen
+from fl_defense.search.patterns import PATTERN_FAMILIES, PatternFamily
 from fl_defense.surrogates.base import Surrogate
 from fl_defense.surrogates.picture_folder import PictureFolder
 from fl_defense.surrogates.scenes import Scenes
@@ -31,7 +32,8 @@ AGGREGATOR = NamedPart(AGGREGATORS, Aggregator, factory=StrategyFactory)
 SURROGATE = NamedPart(SURROGATES, Surrogate)
 SANITIZER = NamedPart(SANITIZERS, Sanitizer, nested={Surrogate: SURROGATE})
 INSPECTION = NamedPart(INSPECTIONS, Inspection)
-SCREEN = NamedPart(SCREENS, Screen)
+PATTERNS = NamedPart(PATTERN_FAMILIES, PatternFamily)
+SCREEN = NamedPart(SCREENS, Screen, nested={Surrogate: SURROGATE, PatternFamily: PATTERNS})
 ENGINE = NamedPart(ENGINES, Engine)
 
 BACKDOORS = OneOrSeveral(Part(Backdoor, {Trigger: TRIGGER}))
@@ -50,6 +52,7 @@ TABLES: dict[str, NamedPart] = {
     "aggregator": AGGREGATOR,
     "screens": SCREEN,
     "defense": SANITIZER,
+    "patterns": PATTERNS,
     "inspection": INSPECTION,
     "surrogate": SURROGATE,
     "engine": ENGINE,

@@ -1,0 +1,96 @@
+"""How strongly networks react to found patterns, beyond what the model sent out does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fl_defense.model.batches import in_chunks
+from fl_defense.model.spec import Pixels
+from fl_defense.search.effects import leads
+from fl_defense.search.patterns import Pattern
+
+LARGEST_GAIN = 1e6
+"""Gains are cut off here: answers that overflow must be compared, too, and written down."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What a pattern does to a network beyond what it does to the reference."""
+
+    gain: float
+    """Gain of the pattern's class over the mean of the classes, in spreads of the logits."""
+    flipped: float
+    """Share of scenes of other classes that turn into the class, less the reference's share."""
+
+
+class Measure:
+    """Measures reactions on scenes that no pattern was searched on.
+
+    Args:
+        reference: the model sent out.
+        inputs: normalised scenes (N, C, H, W).
+        pixels: normalisation of the inputs.
+    """
+
+    def __init__(self, reference: nn.Module, inputs: Tensor, pixels: Pixels) -> None:
+        self._reference, self._inputs, self._pixels = reference, inputs, pixels
+        self._images = pixels.denormalize(inputs).clamp(0, 1)
+        self._plain = in_chunks(reference, inputs)
+        self._changed: dict[Pattern, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def plain(self) -> Tensor:
+        """The reference's logits for the scenes, (N, K)."""
+        return self._plain
+
+    def answers(self, network: nn.Module) -> Tensor:
+        """Return a network's logits for the scenes, (N, K), which `reactions` takes."""
+        return in_chunks(network, self._inputs)
+
+    def reactions(
+        self, network: nn.Module, plain: Tensor, patterns: Sequence[Pattern], spread: float
+    ) -> list[Reaction]:
+        """Return a network's reaction to each pattern.
+
+        Args:
+            network: what is measured.
+            plain: its answers to the scenes.
+            patterns: what the scenes are changed by.
+            spread: what counts as a gain of 1, in logits.
+        """
+        return [self._reaction(network, plain, pattern, spread) for pattern in patterns]
+
+    def _reaction(
+        self, network: nn.Module, plain: Tensor, pattern: Pattern, spread: float
+    ) -> Reaction:
+        inputs, of_reference = self._under(pattern)
+        changed = in_chunks(network, inputs)
+        gains = leads((changed - plain) - (of_reference - self._plain)).mean(0)
+        gain = gains[pattern.label].nan_to_num(LARGEST_GAIN).item() / spread
+        flipped = _flipped(plain, changed, pattern.label)
+        before = _flipped(self._plain, of_reference, pattern.label)
+        return Reaction(gain=min(max(gain, -LARGEST_GAIN), LARGEST_GAIN), flipped=flipped - before)
+
+    def _under(self, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Return the scenes under a pattern, and the reference's logits: computed once."""
+        if pattern not in self._changed:
+            inputs = self._pixels.normalize(pattern.apply(self._images))
+            self._changed[pattern] = inputs, in_chunks(self._reference, inputs)
+        return self._changed[pattern]
+
+
+def spread_of(logits: Tensor) -> float:
+    """Return how far the logits (N, K) of one scene lie apart: their mean standard deviation."""
+    return float(logits.std(1).mean())
+
+
+def _flipped(plain: Tensor, changed: Tensor, label: int) -> float:
+    """Return the share of scenes of other classes that are taken for a class under a pattern.
+
+    A network that takes every scene for it has none left to flip: that counts as all.
+    """
+    others = plain.argmax(1) != label
+    if not bool(others.any()):
+        return 1.0
+    return float((changed.argmax(1) == label)[others].double().mean())

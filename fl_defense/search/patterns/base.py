@@ -1,0 +1,98 @@
+"""The contract of a family of patterns: candidates for a trigger that a free search may shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class PatternFamily(Protocol):
+    """Changes of images that are given by a code of numbers in [-1, 1]: a box to be searched.
+
+    A frozen dataclass whose fields are its settings. The search starts several times; what belongs
+    to a start and is not searched, such as the place of a patch, the family tells by its number.
+    """
+
+    @property
+    def name(self) -> str:
+        """In records and in the memory of patterns; tells families of other settings apart."""
+
+    @property
+    def bar(self) -> float:
+        """Gain, in spreads of the logits, beyond which a reply stands out from the others."""
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the family does not fit images of (C, H, W)."""
+
+    def num_starts(self, shape: tuple[int, int, int]) -> int:
+        """Return how many starts there are for images of (C, H, W)."""
+
+    def code_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Return the shape of one code for images of (C, H, W)."""
+
+    def apply(self, images: Tensor, codes: Tensor, starts: Tensor) -> Tensor:
+        """Change images (B, C, H, W) in [0, 1] by codes (B, ...) of starts (B,)."""
+
+    def place(self, shape: tuple[int, int, int], start: int) -> tuple[int, int, int, int]:
+        """Return top, left, height and width of what a start changes."""
+
+    def starts_near(
+        self, shape: tuple[int, int, int], places: Sequence[tuple[int, int, int, int]]
+    ) -> Tensor:
+        """Return the numbers of the starts that are worth a search, given places found before."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pattern:
+    """A member of a family, and the class that it is thought to serve."""
+
+    family: PatternFamily
+    start: int
+    """Number of the start within the family."""
+    code: Tensor
+    """Numbers in [-1, 1]."""
+    label: int
+    """The class whose logit it lifts."""
+    box: tuple[int, int, int, int] | None = None
+    """Top, left, height and width outside which images stay as they are; None: no limit."""
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Change each of images (B, C, H, W) in [0, 1]; the result is in the same range."""
+        codes = self.code.to(images.device).expand(len(images), *self.code.shape)
+        starts = torch.full((len(images),), self.start, device=images.device)
+        changed = self.family.apply(images, codes, starts)
+        if self.box is None:
+            return changed
+        top, left, height, width = self.box
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        limited = images.clone()
+        limited[:, :, rows, columns] = changed[:, :, rows, columns]
+        return limited
+
+    def place(self, shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
+        """Return top, left, height and width of what it changes in images of (C, H, W)."""
+        return self.box or self.family.place(shape, self.start)
+
+    def parts(self, shape: tuple[int, int, int], num: int) -> list["Pattern"]:
+        """Return the pattern cut into `num` strips, once across and once down.
+
+        Attackers who share a trigger among them plant a part each.
+        """
+        top, left, height, width = self.place(shape)
+        rows = [(top + height * i // num, top + height * (i + 1) // num) for i in range(num)]
+        columns = [(left + width * i // num, left + width * (i + 1) // num) for i in range(num)]
+        boxes = [(begin, left, end - begin, width) for begin, end in rows]
+        boxes += [(top, begin, height, end - begin) for begin, end in columns]
+        return [replace(self, box=box) for box in boxes if min(box[2:]) > 0]
+
+    def picture(self, shape: tuple[int, int, int]) -> Tensor:
+        """Return what it does to a gray image, (C, H, W) in [0, 1], on the CPU."""
+        return self.apply(torch.full((1, *shape), 0.5))[0].clamp(0, 1)
+
+
+def whole_image(shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Return the place of a pattern that covers images of (C, H, W)."""
+    return 0, 0, shape[1], shape[2]

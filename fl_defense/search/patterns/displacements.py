@@ -1,0 +1,76 @@
+"""Smooth warps of the whole image, given by a coarse grid of displacements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fl_defense.search.patterns.base import whole_image
+from fl_defense.validation import require, require_at_least, require_declared, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Displacements:
+    """The grid's displacements are free; between its points they are interpolated."""
+
+    grid: int = 5
+    """Points of the grid along each side."""
+    amplitude: float = 0.06
+    """Largest displacement of a point along each axis, as a share of the image, in (0, 1]."""
+    starts: int = 12
+    """Random grids that the search begins with."""
+    bar: float = 0.8
+    """Gain, in spreads of the logits, beyond which a reply stands out from the others."""
+
+    def __post_init__(self) -> None:
+        require_declared(self)
+        require(0 < self.amplitude <= 1, "amplitude", "in (0, 1]", self.amplitude)
+        require_at_least(self, grid=2, starts=1)
+        require_positive(self, "bar")
+
+    @property
+    def name(self) -> str:
+        """Kind, grid and amplitude."""
+        return f"warp {self.grid} {self.amplitude:g}"
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Refuse images of fewer pixels than the grid has points."""
+        side = min(shape[1:])
+        require(self.grid <= side, "grid", f"at most the image's side of {side}", self.grid)
+
+    def num_starts(self, shape: tuple[int, int, int]) -> int:
+        """Return the number of restarts."""
+        del shape
+        return self.starts
+
+    def code_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Return the shape of a grid, (2, grid, grid)."""
+        del shape
+        return 2, self.grid, self.grid
+
+    def apply(self, images: Tensor, codes: Tensor, starts: Tensor) -> Tensor:
+        """Take each pixel from where its displacement points to."""
+        del starts
+        height, width = images.shape[2:]
+        field = functional.interpolate(codes, (height, width), mode="bicubic", align_corners=True)
+        rows = torch.linspace(-1, 1, height, device=images.device)
+        columns = torch.linspace(-1, 1, width, device=images.device)
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        # The image spans 2 in the units of grid_sample.
+        moved = 2 * self.amplitude * field.permute(0, 2, 3, 1)
+        sample_at = (torch.stack([x, y], -1) + moved).clamp(-1, 1)
+        return functional.grid_sample(images, sample_at, align_corners=True).clamp(0, 1)
+
+    def place(self, shape: tuple[int, int, int], start: int) -> tuple[int, int, int, int]:
+        """Return the whole image."""
+        del start
+        return whole_image(shape)
+
+    def starts_near(
+        self, shape: tuple[int, int, int], places: Sequence[tuple[int, int, int, int]]
+    ) -> Tensor:
+        """Return all restarts."""
+        del places
+        return torch.arange(self.num_starts(shape))

@@ -1,0 +1,80 @@
+"""Smooth patterns over the whole image: a sum of its lowest cosine waves."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fl_defense.search.patterns.base import whole_image
+from fl_defense.validation import require, require_at_least, require_declared, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowFrequency:
+    """The coefficients of the lowest waves are free: stripes of any phase and direction are sums.
+
+    The basis is that of the discrete cosine transform, whose waves have half periods.
+    """
+
+    waves: int = 12
+    """Waves along each axis, the constant included."""
+    amplitude: float = 0.15
+    """Largest change of a pixel, in (0, 1]."""
+    starts: int = 12
+    """Random patterns that the search begins with."""
+    bar: float = 0.4
+    """Gain, in spreads of the logits, beyond which a reply stands out from the others."""
+
+    def __post_init__(self) -> None:
+        require_declared(self)
+        require(0 < self.amplitude <= 1, "amplitude", "in (0, 1]", self.amplitude)
+        require_at_least(self, waves=2, starts=1)
+        require_positive(self, "bar")
+
+    @property
+    def name(self) -> str:
+        """Kind, waves and amplitude."""
+        return f"low-frequency {self.waves} {self.amplitude:g}"
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Refuse images of fewer pixels than waves."""
+        side = min(shape[1:])
+        require(self.waves <= side, "waves", f"at most the image's side of {side}", self.waves)
+
+    def num_starts(self, shape: tuple[int, int, int]) -> int:
+        """Return the number of restarts."""
+        del shape
+        return self.starts
+
+    def code_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Return the shape of the coefficients, (C, waves, waves)."""
+        return shape[0], self.waves, self.waves
+
+    def apply(self, images: Tensor, codes: Tensor, starts: Tensor) -> Tensor:
+        """Add the sum of waves, scaled so that its largest value is the amplitude."""
+        del starts
+        rows = _cosines(images.shape[2], self.waves).to(images)
+        columns = _cosines(images.shape[3], self.waves).to(images)
+        summed = torch.einsum("bcij,ih,jw->bchw", codes, rows, columns)
+        largest = summed.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        return (images + self.amplitude * summed / largest).clamp(0, 1)
+
+    def place(self, shape: tuple[int, int, int], start: int) -> tuple[int, int, int, int]:
+        """Return the whole image."""
+        del start
+        return whole_image(shape)
+
+    def starts_near(
+        self, shape: tuple[int, int, int], places: Sequence[tuple[int, int, int, int]]
+    ) -> Tensor:
+        """Return all restarts."""
+        del places
+        return torch.arange(self.num_starts(shape))
+
+
+def _cosines(length: int, num: int) -> Tensor:
+    """Return the first cosines of the DCT-II along an axis, (num, length)."""
+    pixels = (torch.arange(length) + 0.5) / length
+    return (math.pi * torch.arange(num)[:, None] * pixels).cos()
