@@ -6,7 +6,7 @@ INSTALLED := .venv/installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 # A process per core, but no more than memory bears: each holds torch, and some start Ray.
 TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 
-.PHONY: setup demo test deploy-demo test-wire check fix
+.PHONY: setup demo test deploy-demo test-wire check mutants fix
 
 setup: $(INSTALLED)
 
@@ -40,6 +40,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(TESTS)
+
+# Breaks the code in known places, one at a time, and prints which breaks no test notices.
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 fix: setup
 	$(BIN)/ruff format .

@@ -1,6 +1,7 @@
 """The layers of the project: a module imports from its own layer or from below."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -142,56 +143,61 @@ def test_a_module_in_no_room_fails() -> None:
     assert room_of("fl_defense.model.files") == "fl_defense.model.files"
 
 
-def test_sanitizers_load_neither_flower_nor_attacks_and_triggers_load_torch_alone() -> None:
-    code = """
+IMPORTS = """
 import sys
+from pathlib import Path
+
 def loaded(*names):
     print([name for name in names if name in sys.modules])
-import fl_defense, fl_defense.sanitizers
+
+import fl_defense.sanitizers
 loaded("flwr", "ray", "yaml", "pydantic", "simulations")
 import simulations.attack
 loaded("flwr", "ray", "yaml", "pydantic", "sklearn", "torchvision", "PIL")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["[]", "[]"]
 
-
-def test_benchmarks_on_single_models_need_neither_flower_nor_pydantic() -> None:
-    code = """
-import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("flwr", "ray", "pydantic"):
             raise ImportError(name + " is not installed")
+
 sys.meta_path.insert(0, Blocker())
 import benchmarks.repair, benchmarks.victims, benchmarks.controls
-try:
-    import flwr
-except ImportError as error:
-    print(error)
+loaded("flwr", "ray", "pydantic")
+sys.meta_path.pop(0)
+
+from simulations.federation.run import run_scenario
+from simulations.scenario.load import load_scenario
+run_scenario(load_scenario(Path("x.yaml")), Path("out"))
+loaded("flwr", "ray")
 """
+SCENARIO = """
+name: x
+rounds: 1
+data: {name: digits, max-train: 40, max-test: 40}
+model: {name: small-cnn, width: 4}
+clients: {count: 2}
+engine: {name: in-process}
+"""
+
+
+def test_what_needs_less_loads_less(tmp_path: Path) -> None:
+    """One process asks in turn, for the imports take longer than all else."""
+    (tmp_path / "x.yaml").write_text(SCENARIO)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-c", IMPORTS],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "flwr is not installed"
-
-
-def test_the_in_process_engine_never_imports_ray(tmp_path: Path) -> None:
-    code = f"""
-import sys
-from pathlib import Path
-from simulations.federation.run import run_scenario
-from simulations.scenario import load_scenario
-text = "name: x\\nrounds: 1\\ndata: {{name: digits, max-train: 40, max-test: 40}}\\n" \
-       "model: {{name: small-cnn, width: 4}}\\nclients: {{count: 2}}\\nengine: {{name: in-process}}"
-path = Path({str(tmp_path)!r}) / "x.yaml"
-path.write_text(text)
-run_scenario(load_scenario(path), path.parent / "out")
-print("ray" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    sanitizers, attacks, benchmarks_on_single_models, in_process_engine = done.stdout.splitlines()
+    assert sanitizers == "[]"
+    assert attacks == "[]"
+    assert benchmarks_on_single_models == "[]"
+    assert in_process_engine == "['flwr']"
 
 
 def names_of(requirements: Iterable[str]) -> set[str]:
