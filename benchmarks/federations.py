@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
 from simulations.federation.run import run_scenario
+from simulations.measurement.metrics import columns
 from simulations.scenario.load import load_scenario
 
 DEEP_SANITIZER = ["defense.name=deep-sanitizer"]
@@ -68,7 +69,6 @@ VARIANTS = {
 }
 Results = dict[str, list[dict[str, Any]]]
 """Runs by variant, each a summary with its rounds, in the order of the seeds."""
-RATES = ("accuracy", "attack_success_rate", "robust_accuracy")
 
 
 def main() -> None:
@@ -93,10 +93,14 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 result = run_scenario(scenario, Path(folder) / "run")
             rounds = [
-                {name: getattr(record, name) for name in ("round", "accepted", "agreement", *RATES)}
-                | {f"{name}_before": getattr(record, f"{name}_before") for name in RATES}
-                | {"anomaly": record.details.get("anomaly")}
-                for record in result.records
+                {
+                    "round": measured.round,
+                    "accepted": measured.record.accepted,
+                    "agreement": measured.record.agreement,
+                    "rates": measured.rates,
+                    "anomaly": measured.record.details.get("anomaly"),
+                }
+                for measured in result.records
             ]
             put(results, variant, result.summary | {"by_round": rounds})
             # Written after every run: an interrupted benchmark keeps what it has measured.
@@ -114,27 +118,29 @@ def put(results: Results, variant: str, run: dict[str, Any]) -> None:
 def table(results: Results) -> str:
     """Return the markdown table of the collected summaries."""
     head = [
-        "| run | accuracy | ASR | robust accuracy | training | repair, share of a round |",
-        "|" + "---|" * 6,
+        "| run | "
+        + " | ".join(metric.title for metric in columns().values())
+        + " | training | repair, share of a round |",
+        "|" + "---|" * (3 + len(columns())),
     ]
     rows = []
     for variant, runs in results.items():
         rows.append(row(variant, runs))
-        rates = [run["last_three_rounds"] for run in runs]
+        means = [run["last_three_rounds"] for run in runs]
         repaired = any(
-            rate["accuracy"] != rate.get("accuracy_before", rate["accuracy"]) for rate in rates
+            "aggregate" in rates and rates["aggregate"] != rates["released"] for rates in means
         )
         if "undefended" not in results and repaired:
             # Where clients go on from the aggregate, it is what an undefended run would have.
-            rows.append(row("– before the repair", runs, "_before"))
+            rows.append(row("– before the repair", runs, "aggregate"))
     return "\n".join([*head, *rows])
 
 
-def row(name: str, runs: list[dict[str, Any]], suffix: str = "") -> str:
-    """Return one row: mean over the seeds, range in brackets."""
+def row(name: str, runs: list[dict[str, Any]], stage: str = "released") -> str:
+    """Return one row: mean over the seeds of the rates at a stage, range in brackets."""
     cells = []
-    for rate in RATES:
-        values = [run["last_three_rounds"][rate + suffix] for run in runs]
+    for metric in columns():
+        values = [run["last_three_rounds"][stage][metric] for run in runs]
         spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
         cells.append(f"{fmean(values):.3f}{spread}")
     training = sum(run["seconds"]["training"] for run in runs) / sum(run["rounds"] for run in runs)
@@ -143,7 +149,7 @@ def row(name: str, runs: list[dict[str, Any]], suffix: str = "") -> str:
         run["num_repaired"] + run["num_refused"] + run.get("num_failed_repairs", 0) for run in runs
     )
     each = sum(run["seconds"]["repair"] for run in runs) / max(1, repairs)
-    nothing = each < 0.1 or suffix
+    nothing = each < 0.1 or stage != "released"
     cells.append("–" if nothing else f"{each:.1f} s, {each / (each + training):.0%}")
     return f"| {name} | " + " | ".join(cells) + " |"
 

@@ -19,8 +19,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
-from fl_defense.rounds.records import RoundRecord
 from simulations.federation.run import run_scenario
+from simulations.measurement.measured_round import MeasuredRound
 from simulations.scenario.load import load_scenario
 
 ROOT = Path(__file__).parents[1]
@@ -52,8 +52,8 @@ def measure(num_rounds: int) -> dict[str, Any]:
     )
     resident: list[float] = []
 
-    def tell(record: RoundRecord) -> None:
-        if record.round > 0:
+    def tell(measured: MeasuredRound) -> None:
+        if measured.round > 0:
             gc.collect()
             resident.append(resident_mebibytes())
 

@@ -38,6 +38,7 @@ from benchmarks.victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.sanitizers import Sanitizer, apply_sanitizer
+from simulations.measurement.metrics import columns
 
 SMALL: dict[str, Any] = {
     "data": ["fashion-mnist", "cifar10", "gtsrb"],
@@ -152,8 +153,8 @@ def repair(
         "der": defense_effectiveness(
             accuracy_before=before["accuracy"],
             accuracy_after=after["accuracy"],
-            success_before=before["asr"],
-            success_after=after["asr"],
+            success_before=before["attack_success_rate"],
+            success_after=after["attack_success_rate"],
         ),
         "seconds": sanitized.seconds,
         "forward_images": sanitized.details.get("forward_images"),
@@ -176,7 +177,8 @@ def floor(farm: Farm, setting: Setting) -> float | None:
     clean: Victim = farm.victim(
         Setting(**{**vars(setting), "trigger": "clean"}),
     )
-    return clean.measure(DeployedModel(clean.model, clean.spec.pixels), setting.trigger)["asr"]
+    deployed = DeployedModel(clean.model, clean.spec.pixels)
+    return clean.measure(deployed, setting.trigger)["attack_success_rate"]
 
 
 def peak_mib(on_gpu: bool) -> float:
@@ -189,9 +191,10 @@ def peak_mib(on_gpu: bool) -> float:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the markdown table: means over the seeds of rows that differ in nothing else."""
     head = [
-        "| data | model | images x epochs | trigger | sanitizer | seeds | accuracy | ASR "
-        "| robust accuracy | floor | DER | seconds | forwards | peak MiB |",
-        "|" + "---|" * 14,
+        "| data | model | images x epochs | trigger | sanitizer | seeds | "
+        + " | ".join(metric.title for metric in columns().values())
+        + " | floor | DER | seconds | forwards | peak MiB |",
+        "|" + "---|" * (11 + len(columns())),
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -207,7 +210,7 @@ def line(group: list[dict[str, Any]]) -> str:
     cells = [first["data"], first["model"], _images_and_epochs(first)]
     cells += [first["trigger"], first["sanitizer"]]
     cells.append(", ".join(str(row["seed"]) for row in group))
-    for rate in ("accuracy", "asr", "ra"):
+    for rate in columns():
         before = fmean(row["before"][rate] for row in group)
         cells.append(f"{before:.3f} → {_spread([row['after'][rate] for row in group])}")
     floors = [row["floor"] for row in group if row["floor"] is not None]

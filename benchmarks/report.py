@@ -16,6 +16,8 @@ from benchmarks import RESULTS, distortions, federations, inspections, repair, s
 from fl_defense.search.noise import Noise
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
+from simulations.measurement.measured_round import Rates
+from simulations.measurement.metrics import columns
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 FEDERATIONS = (
@@ -131,7 +133,7 @@ def gate() -> str:
     for least in THRESHOLDS:
         missed = sum(each["agreement"] < least for each in helpful)
         released = [each for each in repairs[False] if each["agreement"] >= least]
-        lost = [each["accuracy_before"] - each["accuracy"] for each in released]
+        lost = [change(each["rates"], "accuracy") for each in released]
         refused = len(repairs[False]) - len(released)
         worst = f"{max(lost):.3f}" if lost else "–"
         cells = f"{missed} of {len(helpful)} | {refused} of {len(repairs[False])} | {worst}"
@@ -150,13 +152,21 @@ not among them.
 
 def was_repaired(record: dict[str, Any]) -> bool:
     """Tell whether a round was repaired, and what it was like before is known."""
-    return record["agreement"] is not None and "accuracy_before" in record and record["accepted"]
+    known = "accuracy" in record["rates"].get("aggregate", {})
+    return record["agreement"] is not None and known and record["accepted"]
 
 
 def halves_the_asr(record: dict[str, Any]) -> bool:
     """Tell whether the repair took away at least half of an attack that succeeded."""
-    before = record["attack_success_rate_before"]
-    return bool(before >= 0.2 and record["attack_success_rate"] <= before / 2)
+    before, after = (
+        record["rates"][stage]["attack_success_rate"] for stage in ("aggregate", "released")
+    )
+    return bool(before >= 0.2 and after <= before / 2)
+
+
+def change(rates: Rates, metric: str) -> float:
+    """Return by how much a repair lowered a rate."""
+    return rates["aggregate"][metric] - rates["released"][metric]
 
 
 def values(rows: list[dict[str, Any]], name: str, between: str = " or ") -> str:
@@ -173,13 +183,14 @@ def rounds(records: list[dict[str, Any]]) -> str:
     for record, after in zip(records, following, strict=True):
         if record["agreement"] is None:
             continue
-        rates = [record["attack_success_rate_before"], record["attack_success_rate"]]
+        rates, released = record["rates"], record["rates"]["released"]
+        success = [rates[stage]["attack_success_rate"] for stage in ("aggregate", "released")]
         if after is not None:
-            rates.append(after["attack_success_rate_before"])
+            success.append(after["rates"]["aggregate"]["attack_success_rate"])
         lines.append(
-            f"| {record['round']} | {record['accuracy']:.3f} "
-            f"| {' → '.join(f'{rate:.3f}' for rate in rates)} "
-            f"| {record['robust_accuracy']:.3f} | {record['agreement']:.3f} |"
+            f"| {record['round']} | {released['accuracy']:.3f} "
+            f"| {' → '.join(f'{rate:.3f}' for rate in success)} "
+            f"| {released['robust_accuracy']:.3f} | {record['agreement']:.3f} |"
         )
     return "\n".join(lines)
 
@@ -189,12 +200,13 @@ def draw(name: str, variant: str, records: list[dict[str, Any]]) -> str:
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     numbers = [record["round"] for record in records]
-    for rate, label, style in (
-        ("accuracy", "accuracy", "C0-"),
-        ("attack_success_rate_before", "ASR before the repair", "C3--"),
-        ("attack_success_rate", "ASR after the repair", "C3-"),
+    for metric, stage, label, style in (
+        ("accuracy", "released", "accuracy", "C0-"),
+        ("attack_success_rate", "aggregate", "ASR before the repair", "C3--"),
+        ("attack_success_rate", "released", "ASR after the repair", "C3-"),
     ):
-        axes.plot(numbers, [record[rate] for record in records], style, label=label)
+        curve = [record["rates"][stage][metric] for record in records]
+        axes.plot(numbers, curve, style, label=label)
     axes.set(xlabel="round", ylim=(-0.02, 1.02), title=f"{name}, {variant}")
     axes.legend()
     picture = f"{name}-rounds.png"
@@ -233,9 +245,7 @@ def cell(rows: list[dict[str, Any]], data: str, name: str, trigger: str) -> str:
     found = [row["after"] for row in rows if asked.items() <= row.items()]
     if not found:
         return ""
-    return " / ".join(
-        f"{fmean(rates[rate] for rates in found):.3f}" for rate in ("accuracy", "asr", "ra")
-    )
+    return " / ".join(f"{fmean(rates[metric] for rates in found):.3f}" for metric in columns())
 
 
 def effectiveness() -> str:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_defense.metrics import accuracy, attack_success_rate, robust_accuracy
 from fl_defense.model.deployed import DeployedModel, predict
 from fl_defense.model.spec import ModelSpec
 from simulations.attack.backdoor import Backdoor
@@ -28,6 +27,8 @@ from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
 from simulations.data import Digits, FashionMNIST, ImageData, ImageFolder, ImageSource
+from simulations.measurement.metrics import measure_clean, measure_triggered
+from simulations.measurement.metrics.base import Triggered
 from simulations.models.base import Architecture
 from simulations.models.resnet import ResNet
 from simulations.models.small_cnn import SmallCNN
@@ -110,7 +111,7 @@ class Victim:
     data: ImageData
 
     def measure(self, deployed: nn.Module, trigger: str | None = None) -> dict[str, float]:
-        """Return accuracy, ASR and robust accuracy on the test images.
+        """Return the rates on the test images by the names of `METRICS`.
 
         Args:
             deployed: maps images in [0, 1] to logits.
@@ -123,11 +124,14 @@ class Victim:
         device = next(deployed.parameters()).device
         clean = predict(deployed, (batch.to(device) for batch in images.split(500)))
         triggered = predict(deployed, (batch.to(device) for batch in stamped.split(500)))
-        return {
-            "accuracy": accuracy(clean, labels),
-            "asr": attack_success_rate(triggered, labels, wanted),
-            "ra": robust_accuracy(triggered, labels, wanted),
-        }
+        return measure_clean(clean, labels) | measure_triggered(
+            Triggered(
+                predicted=triggered,
+                labels=labels,
+                wanted=wanted,
+                is_source=backdoor.is_source(labels),
+            )
+        )
 
     def _backdoor(self, trigger: str) -> Backdoor:
         source = self.setting.source

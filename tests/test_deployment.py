@@ -175,10 +175,11 @@ def test_a_deployment_gives_the_records_of_a_simulation(tmp_path: Path) -> None:
     assert [line["round"] for line in found] == [record.round for record in simulated.records]
     for line, record in zip(found, simulated.records, strict=True):
         assert line["malicious"] == record.malicious
-        assert line["num_replies"] == record.num_replies
+        assert line["num_replies"] == record.record.num_replies
         assert (line["num_rejected"], line["num_failures"]) == (0, 0)
-        for rate in ("accuracy", "attack_success_rate", "robust_accuracy", "accuracy_before"):
-            assert line[rate] == pytest.approx(getattr(record, rate), abs=0.02)
+        assert line["rates"].keys() == record.rates.keys()
+        for stage, rates in record.rates.items():
+            assert line["rates"][stage] == pytest.approx(rates, abs=0.02)
 
 
 @pytest.mark.wire

@@ -22,7 +22,7 @@ from fl_defense.log import logger
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.gate import DoNoHarmGate
-from fl_defense.rounds.records import Rejection, RoundDraft, RoundOutcome
+from fl_defense.rounds.records import Rejection, RoundOutcome, RoundRecord
 from fl_defense.rounds.repairer import OnFailure, Repairer, RepairState, check_defense
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers.base import Sanitizer
@@ -185,19 +185,19 @@ class SanitizingStrategy(Strategy):
         failures = [*checked.failed, *self._silent(replies, checked.failed)]
         for lost in (*checked.rejected, *failures):
             logger.warning("round %d: node %d is lost: %s", server_round, lost.node, lost.reason)
-        record = RoundDraft(
+        record = RoundRecord(
             round=server_round,
             num_replies=len(checked.valid),
             num_rejected=len(checked.rejected),
             num_failures=len(failures),
             train_seconds=train_seconds,
         )
-        screened = self._screen(record, checked.valid)
+        record, screened = self._screen(record, checked.valid)
         aggregate, metrics = self._aggregate(server_round, checked.valid, screened)
         if aggregate is None:
             logger.error("round %d: nothing was aggregated; the global model stays", server_round)
             before, after = self._kept(screened)
-            self._show(record, before, after, checked.rejected, failures, screened)
+            self._show(record, before, after, before, checked.rejected, failures, screened)
             self._finish(server_round)
             return None, metrics
         suspect = load_model(aggregate, self.spec, self.device)
@@ -211,11 +211,12 @@ class SanitizingStrategy(Strategy):
             screens_suspect=screened is not None and screened.is_suspicious,
             previous=partial(load_model, last, self.spec, self.device),
         )
-        record.take(outcome)
+        record = record.with_repair(outcome)
         carried.repair = outcome.state
         carried.released = model_arrays(outcome.model, aggregate)
         carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
-        self._show(record, suspect, outcome.deployed, checked.rejected, failures, screened)
+        sent = outcome.model if self.broadcast == "repaired" else suspect
+        self._show(record, suspect, outcome.deployed, sent, checked.rejected, failures, screened)
         self._finish(server_round)
         _report(metrics, record)
         return carried.arrays, metrics
@@ -329,24 +330,26 @@ class SanitizingStrategy(Strategy):
 
     def _begin(self, initial_arrays: ArrayRecord) -> None:
         """Repair the model that the run begins with, if the schedule says so, and show it."""
-        record = RoundDraft(round=0)
+        record = RoundRecord(round=0)
         initial = load_model(initial_arrays, self.spec, self.device)
         outcome = self._repairer.repair(
             0, initial, RepairState(), num_rounds=self.num_rounds, previous=lambda: None
         )
-        record.take(outcome)
+        record = record.with_repair(outcome)
         self._carried.repair = outcome.state
         if outcome.accepted:
             self._carried.arrays = model_arrays(outcome.model, initial_arrays)
-        self._show(record, initial, outcome.deployed)
+        self._show(record, initial, outcome.deployed, outcome.model)
 
     # --- The steps of a round --------------------------------------------------------------------
 
-    def _screen(self, record: RoundDraft, replies: list[Message]) -> Screened | None:
+    def _screen(
+        self, record: RoundRecord, replies: list[Message]
+    ) -> tuple[RoundRecord, Screened | None]:
         """Let the screens judge the checked replies; None without screens or replies."""
         sent = self._carried.arrays
         if not self.screens or not replies or sent is None:
-            return None
+            return record, None
         screened = apply_screens(
             self.screens,
             shown_to_screens(record.round, sent, replies, self._weighted_by_key),
@@ -357,7 +360,6 @@ class SanitizingStrategy(Strategy):
         )
         self._carried.screens = screened.states
         nodes = [reply.metadata.src_node_id for reply in replies]
-        record.take_screens(screened, nodes)
         for node, said in zip(nodes, screened.verdicts, strict=True):
             if said.weight == 0:
                 logger.warning("round %d: node %d is left out: %s", record.round, node, said.reason)
@@ -365,7 +367,7 @@ class SanitizingStrategy(Strategy):
             logger.warning(
                 "round %d: the model sent out stays: %s", record.round, screened.keep_sent
             )
-        return screened
+        return record.with_screens(screened, nodes), screened
 
     def _aggregate(
         self, server_round: int, replies: list[Message], screened: Screened | None
@@ -407,21 +409,23 @@ class SanitizingStrategy(Strategy):
 
     def _show(
         self,
-        record: RoundDraft,
+        record: RoundRecord,
         suspect: nn.Module | None,
-        deployed: DeployedModel | None,
+        released: DeployedModel | None,
+        sent: nn.Module | None,
         rejections: Sequence[Rejection] = (),
         failures: Sequence[Rejection] = (),
         screened: Screened | None = None,
     ) -> None:
         if self.observe is None:
             return
-        before = None if suspect is None else DeployedModel(suspect, self.spec.pixels)
         self.observe(
             RoundOutcome(
-                record=record.finish(),
-                before=before,
-                after=deployed,
+                record=record,
+                aggregate=None if suspect is None else DeployedModel(suspect, self.spec.pixels),
+                released=released,
+                # Weights alone travel: a purifier stays with the server.
+                sent=None if sent is None else DeployedModel(sent, self.spec.pixels),
                 rejections=list(rejections),
                 failures=list(failures),
                 screens=() if screened is None else screened.reports,
@@ -429,7 +433,7 @@ class SanitizingStrategy(Strategy):
         )
 
 
-def _report(metrics: MetricRecord | None, record: RoundDraft) -> None:
+def _report(metrics: MetricRecord | None, record: RoundRecord) -> None:
     """Add the defense's figures to Flower's own training metrics, which it logs every round."""
     if metrics is None:
         return

@@ -12,7 +12,6 @@ import typer
 
 from simulations.cli import model_commands
 from simulations.cli.terminal import clear_errors, console, escape
-from simulations.measurement.round_table import HEADER, rate, row
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
 # hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
@@ -65,8 +64,9 @@ def run(
     """Run a federation under attack and write a results folder."""
     with clear_errors(INTERRUPTED):
         # Imported here: `--help` should not wait for torch.
-        from fl_defense.rounds.records import RoundRecord
         from simulations.federation.run import resume_run, run_scenario
+        from simulations.measurement.measured_round import MeasuredRound
+        from simulations.measurement.round_table import row
         from simulations.scenario import ConfigError
         from simulations.scenario.load import load_scenario
 
@@ -87,9 +87,12 @@ def run(
             _introduce(loaded)
             with console.status("starting the clients") as status:
 
-                def tell(record: RoundRecord) -> None:
-                    console.print(escape(row(record)))
-                    status.update(f"round {record.round + 1} of {loaded.rounds}")
+                def tell(measured: MeasuredRound) -> None:
+                    console.print(escape(row(measured)))
+                    if measured.round < loaded.rounds:
+                        status.update(f"round {measured.round + 1} of {loaded.rounds}")
+                    else:
+                        status.update("writing the results")
 
                 result = go(tell)
         _print_summary(result.summary, result.folder)
@@ -100,11 +103,12 @@ def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")
     """Print the table of rounds of a results folder, and its summary if the run is finished."""
     with clear_errors():
         from simulations.measurement.results_folder import read_rounds
+        from simulations.measurement.round_table import header, row
 
-        records = read_rounds(folder)
-        console.print(f"[bold]{HEADER}[/bold]")
-        for record in records:
-            console.print(escape(row(record)))
+        rounds = read_rounds(folder)
+        console.print(f"[bold]{header()}[/bold]")
+        for measured in rounds:
+            console.print(escape(row(measured)))
         if (folder / "summary.json").exists():
             _print_summary(json.loads((folder / "summary.json").read_text()), folder)
         else:
@@ -154,6 +158,8 @@ def schema() -> None:
 
 
 def _introduce(scenario: Any) -> None:
+    from simulations.measurement.round_table import header
+
     described = scenario.model_dump(mode="json", by_alias=True)
     names = ", ".join(
         f"{part} {_names(described[part])}"
@@ -164,7 +170,7 @@ def _introduce(scenario: Any) -> None:
     console.print(
         f"{scenario.clients.count} clients, {scenario.num_replies} a round, malicious: {malicious}"
     )
-    console.print(f"[bold]{HEADER}[/bold]")
+    console.print(f"[bold]{header()}[/bold]")
 
 
 def _names(described: Any) -> str:
@@ -174,26 +180,19 @@ def _names(described: Any) -> str:
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
-    means, seconds = summary["last_three_rounds"], summary["seconds"]
-    console.print(
-        f"last three rounds: accuracy {rate(means['accuracy'])}, "
-        f"ASR {rate(means['attack_success_rate'])}, "
-        f"robust accuracy {rate(means['robust_accuracy'])} "
-        f"(before repair: {rate(means['accuracy_before'])}, "
-        f"{rate(means['attack_success_rate_before'])}, {rate(means['robust_accuracy_before'])})"
-    )
-    if means["accuracy_unpurified"] is not None:
-        console.print(
-            f"the model without its purifier: accuracy {rate(means['accuracy_unpurified'])}, "
-            f"ASR {rate(means['attack_success_rate_unpurified'])}, "
-            f"robust accuracy {rate(means['robust_accuracy_unpurified'])}"
-        )
-    backdoors = summary["backdoors"]
-    if len(backdoors) > 1 or any("non_source_accuracy" in rates for rates in backdoors):
-        for rates in backdoors:
-            console.print(f"  {rates['place']}: {_rates_of(rates)}")
+    seconds, means = summary["seconds"], summary["last_three_rounds"]
+    count = min(3, summary["rounds"])
+    which = "the only round" if count == 1 else f"last {('two', 'three')[count - 2]} rounds"
+    before = f" (before repair: {_rates(means['aggregate'])})" if "aggregate" in means else ""
+    console.print(f"{which}: {_rates(means.get('released', {}))}{before}")
+    if "unpurified" in means:
+        console.print(f"the model without its purifier: {_rates(means['unpurified'])}")
+    backdoors = [(each["place"], each["rates"]["released"]) for each in summary["backdoors"]]
+    if len(backdoors) > 1:
+        for place, rates in backdoors:
+            console.print(f"  {place}: {_rates(rates)}")
     counts = {name: summary[f"num_{name}"] for name in ("refused", "rejected", "failures")}
-    crashed = summary.get("num_failed_repairs", 0)  # not in summaries of earlier versions
+    crashed = summary["num_failed_repairs"]
     if crashed or any(counts.values()):
         console.print(
             f"repairs refused: {counts['refused']}, "
@@ -207,11 +206,8 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     console.print(f"results: {escape(str(folder))}")
 
 
-def _rates_of(backdoor: dict[str, Any]) -> str:
-    text = (
-        f"ASR {rate(backdoor['attack_success_rate'])}, "
-        f"robust accuracy {rate(backdoor['robust_accuracy'])}"
-    )
-    if "non_source_accuracy" in backdoor:
-        text += f", triggered images of other classes kept {rate(backdoor['non_source_accuracy'])}"
-    return text
+def _rates(rates: dict[str, float]) -> str:
+    from simulations.measurement.metrics import METRICS
+
+    titles = {name: metric.title for name, metric in METRICS.items()}
+    return ", ".join(f"{titles[name]} {rate:.3f}" for name, rate in rates.items()) or "not measured"

@@ -14,8 +14,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from fl_defense.inspections import Inspection, TriggerSearch
-from fl_defense.metrics import accuracy
-from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.files import (
     PROGRAM_SUFFIX,
     export_deployed,
@@ -36,7 +35,7 @@ from fl_defense.sanitizers import (
 from fl_defense.sanitizers.apply import idle_defenses
 from simulations.attack.backdoor import Backdoor
 from simulations.data import ImageSource, load_data
-from simulations.measurement.evaluation import BATCH_SIZE, Evaluation
+from simulations.measurement.evaluation import Evaluation
 from simulations.measurement.plots import plot_found
 from simulations.models.base import Architecture
 from simulations.scenario.devices import pick_device
@@ -199,17 +198,14 @@ class EvaluateRequest(BaseModel):
         load_weights(network, read_weights(model_file), model_file)
         deployed, labels = DeployedModel(network, self.data.pixels), images.test_labels
         report = {"model": str(model_file), "images": len(labels)}
-        if not self.backdoors:
-            batches = images.test_images.to(pick_device(device)).split(BATCH_SIZE)
-            clean = predict(deployed, (batch.float() / 255 for batch in batches))
-            return report | {"accuracy": accuracy(clean, labels)}
         try:
             evaluation = Evaluation(images, self.backdoors, num_classes, pick_device(device))
-            rates = evaluation.measure(deployed)
+            measured = evaluation.measure(deployed)
         except ValueError as error:
             raise ConfigError([f"backdoor: {error}"]) from error
-        report |= rates.overall
-        return report | ({"by_backdoor": rates.by_backdoor} if len(self.backdoors) > 1 else {})
+        report |= measured.rates
+        several = len(self.backdoors) > 1
+        return report | ({"by_backdoor": measured.by_backdoor} if several else {})
 
 
 Request = TypeVar("Request", bound=BaseModel)

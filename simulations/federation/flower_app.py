@@ -44,7 +44,7 @@ def serve_run(grid: Grid, context: Context) -> None:
     from simulations.federation.preflight import check_scenario
     from simulations.federation.server import serve
     from simulations.measurement.results_folder import ResultsFolder
-    from simulations.measurement.round_table import HEADER, row
+    from simulations.measurement.round_table import header, row
 
     scenario = scenario_of(context.run_config)
     resume, out = str(context.run_config["resume"]), str(context.run_config["out"])
@@ -57,13 +57,13 @@ def serve_run(grid: Grid, context: Context) -> None:
         default = Path("results") / scenario.name / str(context.run_id)
         folder = ResultsFolder.begin(Path(out) if out else default, scenario)
     logger.info("results: %s", folder.path.resolve())
-    logger.info(HEADER)
+    logger.info(header())
     serve(
         grid,
         scenario,
         data,
         folder,
-        tell=lambda record: logger.info(row(record)),
+        tell=lambda measured: logger.info(row(measured)),
         interrupted=interrupted,
     )
 

@@ -16,16 +16,16 @@ from fl_defense.log import logger
 from fl_defense.model.files import ModelFileError, export_deployed
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import seeded
-from fl_defense.rounds.records import RoundRecord
 from simulations.data import ImageData
 from simulations.federation.deterministic_grid import OrderedGrid
+from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.recorder import FederationError, Recorder
 from simulations.measurement.results_folder import Interrupted, ResultsFolder
 from simulations.measurement.summary import summarize
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
 
-Tell = Callable[[RoundRecord], None]
+Tell = Callable[[MeasuredRound], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class RunResult:
     """What a finished run leaves: its folder, rounds and summary."""
 
     folder: Path
-    records: list[RoundRecord]
+    records: list[MeasuredRound]
     summary: dict[str, Any]
 
 
@@ -127,7 +127,7 @@ def _export(recorder: Recorder, path: Path, input_shape: tuple[int, int, int]) -
     deployed = recorder.deployed
     if deployed is None:
         # Resumed after its last round: the purifier ended with the process that made it.
-        if recorder.records and recorder.records[-1].accuracy_unpurified is not None:
+        if recorder.records and "unpurified" in recorder.records[-1].rates:
             logger.warning(
                 "%s: not written, for the run was interrupted after its last round, which lost the "
                 "purifier; model.safetensors alone is not repaired, use `fl-defense repair` on it",
@@ -142,5 +142,7 @@ def _export(recorder: Recorder, path: Path, input_shape: tuple[int, int, int]) -
         logger.warning("%s; model.safetensors alone, without the purifier, is not repaired", error)
 
 
-def _seconds(record: RoundRecord) -> float:
-    return record.train_seconds + record.sanitize_seconds + record.evaluate_seconds
+def _seconds(measured: MeasuredRound) -> float:
+    record = measured.record
+    own = record.train_seconds + record.screen_seconds + record.sanitize_seconds
+    return own + measured.evaluate_seconds

@@ -86,7 +86,7 @@ def _task(scenario: Scenario) -> dict[str, Any]:
 
 
 def _anomalies(folder: Path) -> list[float]:
-    details = [record.details for record in read_rounds(folder)]
+    details = [each.record.details for each in read_rounds(folder)]
     found = [each["anomaly"] for each in details if "anomaly" in each]
     if not found:
         raise ConfigError(

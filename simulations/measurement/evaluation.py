@@ -7,34 +7,33 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from fl_defense.metrics import accuracy, attack_success_rate, robust_accuracy
 from fl_defense.model.deployed import DeployedModel, predict
 from simulations.attack.backdoor import Backdoor
 from simulations.data import ImageData
+from simulations.measurement.metrics import METRICS, measure_clean, measure_triggered
+from simulations.measurement.metrics.base import Triggered
 
 BATCH_SIZE = 512
 """Images per forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
-    """How one model measures; success and robust accuracy are means over the backdoors."""
+class Measurement:
+    """How one model measures: fractions by the names of `METRICS`."""
 
-    accuracy: float
-    attack_success_rate: float
-    robust_accuracy: float
+    rates: dict[str, float]
+    """Of a metric with a trigger the mean over the backdoors."""
     by_backdoor: tuple[dict[str, float], ...]
-    """The last two for each backdoor; with sources also `non_source_accuracy`, the share of
-    triggered images of all other classes that keep their class."""
+    """The metrics with a trigger for each backdoor."""
 
-    @property
-    def overall(self) -> dict[str, float]:
-        """The three rates by name."""
-        return {
-            "accuracy": self.accuracy,
-            "attack_success_rate": self.attack_success_rate,
-            "robust_accuracy": self.robust_accuracy,
-        }
+
+@dataclass(frozen=True, kw_only=True)
+class _Stamped:
+    """The test images with the trigger of one backdoor."""
+
+    images: Tensor
+    wanted: Tensor
+    is_source: Tensor
 
 
 class Evaluation:
@@ -42,7 +41,7 @@ class Evaluation:
 
     Args:
         data: only the test images are used.
-        backdoors: their triggers are stamped once.
+        backdoors: their triggers are stamped once; without any, clean images alone are measured.
         num_classes: of the data set.
         device: where models are run.
     """
@@ -54,43 +53,52 @@ class Evaluation:
         num_classes: int,
         device: torch.device,
     ) -> None:
-        self._images, self._labels = data.test_images, data.test_labels
+        self._labels = data.test_labels
         self._device = device
-        self._planted = [
-            (backdoor, *self._trigger(backdoor, num_classes)) for backdoor in backdoors
-        ]
+        self._images = data.test_images
+        self._stamped = [self._stamp(backdoor, data, num_classes) for backdoor in backdoors]
 
-    def measure(self, deployed: DeployedModel) -> Rates:
+    def measure(self, deployed: DeployedModel) -> Measurement:
         """Measure one model, which maps images in [0, 1] to logits; it is moved to the device."""
         deployed = deployed.to(self._device)
         clean = predict(deployed, self._batches(self._images))
-        by_backdoor = tuple(
-            self._measure_backdoor(backdoor, predict(deployed, self._batches(images)), wanted)
-            for backdoor, images, wanted in self._planted
-        )
-        return Rates(
-            accuracy=accuracy(clean, self._labels),
-            attack_success_rate=fmean(rates["attack_success_rate"] for rates in by_backdoor),
-            robust_accuracy=fmean(rates["robust_accuracy"] for rates in by_backdoor),
-            by_backdoor=by_backdoor,
-        )
+        rates = measure_clean(clean, self._labels)
+        by_backdoor = tuple(self._measure(deployed, stamped) for stamped in self._stamped)
+        for name in METRICS:
+            measured = [each[name] for each in by_backdoor if name in each]
+            if measured:
+                rates[name] = fmean(measured)
+        return Measurement(rates=rates, by_backdoor=by_backdoor)
 
-    def _measure_backdoor(
-        self, backdoor: Backdoor, predicted: Tensor, wanted: Tensor
-    ) -> dict[str, float]:
-        rates = {
-            "attack_success_rate": attack_success_rate(predicted, self._labels, wanted),
-            "robust_accuracy": robust_accuracy(predicted, self._labels, wanted),
-        }
-        others = ~backdoor.is_source(self._labels)
-        if others.any():
-            rates["non_source_accuracy"] = accuracy(predicted[others], self._labels[others])
-        return rates
+    def measure_all(self, models: dict[str, DeployedModel]) -> dict[str, Measurement]:
+        """Measure several models by name; those of the same modules are run once."""
+        measured: dict[tuple[int, int], Measurement] = {}
+        for deployed in models.values():
+            if _identity(deployed) not in measured:
+                measured[_identity(deployed)] = self.measure(deployed)
+        return {name: measured[_identity(deployed)] for name, deployed in models.items()}
 
-    def _trigger(self, backdoor: Backdoor, num_classes: int) -> tuple[Tensor, Tensor]:
-        stamped, wanted = backdoor.apply(self._images.float() / 255, self._labels, num_classes)
-        return (stamped * 255).round().to(torch.uint8), wanted
+    def _measure(self, deployed: DeployedModel, stamped: _Stamped) -> dict[str, float]:
+        triggered = Triggered(
+            predicted=predict(deployed, self._batches(stamped.images)),
+            labels=self._labels,
+            wanted=stamped.wanted,
+            is_source=stamped.is_source,
+        )
+        return measure_triggered(triggered)
+
+    def _stamp(self, backdoor: Backdoor, data: ImageData, num_classes: int) -> _Stamped:
+        images, wanted = backdoor.apply(data.test_images.float() / 255, self._labels, num_classes)
+        return _Stamped(
+            images=(images * 255).round().to(torch.uint8),
+            wanted=wanted,
+            is_source=backdoor.is_source(self._labels),
+        )
 
     def _batches(self, images: Tensor) -> Iterator[Tensor]:
         """Yield one batch after the other: all test images as floats may not fit on the device."""
         return (batch.to(self._device).float() / 255 for batch in images.split(BATCH_SIZE))
+
+
+def _identity(deployed: DeployedModel) -> tuple[int, int]:
+    return id(deployed.model), id(deployed.purify)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,17 +10,27 @@ from torch import Tensor
 from fl_defense.inspections import Finding
 from fl_defense.inspections.freeeagle import FreeEagleFinding
 from fl_defense.inspections.trigger_search import TriggerFinding
-from fl_defense.rounds.records import RoundRecord
+from simulations.measurement.measured_round import STAGES, MeasuredRound
+from simulations.measurement.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> None:
-    """Draw accuracy and attack success rate, before and after the defense, over the rounds.
+LINES: dict[str, dict[str, Any]] = {
+    "aggregate": {"linestyle": "--", "alpha": 0.6},
+    "released": {"linestyle": "-"},
+    "unpurified": {"linestyle": "-."},
+    "sent": {"linestyle": ":"},
+}
+"""How the curves of a stage look."""
+
+
+def plot_curves(rounds: Sequence[MeasuredRound], path: Path, *, title: str) -> None:
+    """Draw the rates that `METRICS` wants drawn over the rounds.
 
     Args:
-        records: rounds in order; those without rates are left out.
+        rounds: in order; those without rates are left out.
         path: PNG file to write.
         title: stands above the picture.
     """
@@ -28,42 +38,38 @@ def plot_curves(records: Sequence[RoundRecord], path: Path, *, title: str) -> No
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    measured = [record for record in records if record.round > 0 and record.accuracy is not None]
-    rounds = [record.round for record in measured]
+    measured = [each for each in rounds if each.round > 0 and each.rates]
     # The object interface: no global state, no display, safe in Flower's server thread.
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for field, label, style in (
-        ("accuracy", "accuracy", {"color": "tab:blue"}),
-        ("robust_accuracy", "robust accuracy", {"color": "tab:green", "linestyle": ":"}),
-        ("attack_success_rate_before", "ASR before repair",
-         {"color": "tab:red", "linestyle": "--", "alpha": 0.6}),
-        ("attack_success_rate_unpurified", "ASR without purifier",
-         {"color": "tab:orange", "linestyle": "-."}),
-        ("attack_success_rate", "ASR", {"color": "tab:red"}),
-    ):  # fmt: skip
-        if all(getattr(record, field) is None for record in measured):
-            continue
-        axes.plot(
-            rounds,
-            [getattr(record, field) for record in measured],
-            label=label,
-            marker=".",
-            **style,
-        )
+    for metric, stage, label in drawn_curves(measured):
+        points = [(each.round, each.rate(stage, metric)) for each in measured]
+        axes.plot(*zip(*points, strict=True), label=label, marker=".",
+                  color=METRICS[metric].color, **LINES[stage])  # fmt: skip
     for detail, marker, label in (
         ("refused", "kx", "repair refused"),
         ("failure", "k+", "repair failed"),
     ):
-        without = [record.round for record in measured if detail in record.details]
+        without = [each.round for each in measured if detail in each.record.details]
         if without:
             axes.plot(without, [0.0] * len(without), marker, label=label)
-    axes.set(xlabel="round", ylabel="rate", ylim=(-0.02, 1.02), title=title)
+    axes.set(xlabel="round", ylabel="share of test images", ylim=(-0.02, 1.02), title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=150)
+
+
+def drawn_curves(rounds: Sequence[MeasuredRound]) -> list[tuple[str, str, str]]:
+    """Return metric, stage and label of each curve that some round has a rate for."""
+    return [
+        (name, stage, f"{metric.title} {STAGES[stage]}" if len(metric.in_picture) > 1
+         else metric.title)
+        for name, metric in METRICS.items()
+        for stage in metric.in_picture
+        if any(each.rate(stage, name) is not None for each in rounds)
+    ]  # fmt: skip
 
 
 def plot_found(

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 
 from fl_defense.model.deployed import DeployedModel
-from fl_defense.rounds.records import RoundOutcome, RoundRecord
+from fl_defense.rounds.records import RoundOutcome
 from simulations.data import ImageData
-from simulations.measurement.evaluation import Evaluation
+from simulations.measurement.evaluation import Evaluation, Measurement
+from simulations.measurement.measured_round import MeasuredRound, Rates
 from simulations.measurement.results_folder import ResultsFolder
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
@@ -48,11 +49,11 @@ class Recorder:
         scenario: Scenario,
         data: ImageData,
         folder: ResultsFolder,
-        tell: Callable[[RoundRecord], None],
+        tell: Callable[[MeasuredRound], None],
         clients: Clients,
-        finished: Sequence[RoundRecord] = (),
+        finished: Sequence[MeasuredRound] = (),
     ) -> None:
-        self.records: list[RoundRecord] = list(finished)
+        self.records: list[MeasuredRound] = list(finished)
         self.deployed: DeployedModel | None = None
         """The system of the last round that was observed."""
         self._scenario = scenario
@@ -71,38 +72,41 @@ class Recorder:
             FederationError: if no reply was left to aggregate; the round is written all the same.
         """
         started = perf_counter()
-        rates: dict[str, Any] = {}
-        details = self._details(outcome)
-        if outcome.before is not None and outcome.after is not None:
-            self.deployed = outcome.after
-            before = self._evaluation.measure(outcome.before)
-            unchanged = outcome.after.model is outcome.before.model and outcome.after.purify is None
-            after = before if unchanged else self._evaluation.measure(outcome.after)
-            rates = _side_by_side(after.overall, before.overall)
-            if outcome.after.purify is not None:
-                model = DeployedModel(outcome.after.model, outcome.after.pixels)
-                unpurified = self._evaluation.measure(model).overall
-                rates |= {f"{name}_unpurified": rate for name, rate in unpurified.items()}
-            pairs = zip(after.by_backdoor, before.by_backdoor, strict=True)
-            details["backdoors"] = [_side_by_side(*pair) for pair in pairs]
+        if outcome.released is not None:
+            self.deployed = outcome.released
+        by_stage = self._measure(outcome)
         if outcome.record.sanitized and self._device.type == "cuda":
             # What torch keeps for the next repair is lost to clients that train on the same GPU.
             torch.cuda.empty_cache()
-        record = replace(
-            outcome.record,
+        measured = MeasuredRound(
+            record=replace(outcome.record, details=self._details(outcome)),
             malicious=self._malicious_in(outcome.record.round),
-            details=details,
+            rates={stage: each.rates for stage, each in by_stage.items()},
+            backdoors=_by_backdoor(by_stage),
             evaluate_seconds=perf_counter() - started,
-            **rates,
         )
-        self.records.append(record)
-        self._folder.append(record)
-        self._tell(record)
+        self.records.append(measured)
+        self._folder.append(measured)
+        self._tell(measured)
+        record = outcome.record
         if record.round > 0 and record.num_replies == 0 and "kept_sent" not in record.details:
             raise FederationError(
                 f"round {record.round}: no client is left ({record.num_failures} failed, "
                 f"{record.num_rejected} rejected); see {self._folder.path / 'rounds.jsonl'}"
             )
+
+    def _measure(self, outcome: RoundOutcome) -> dict[str, Measurement]:
+        """Return the measurement of each stage; empty in a round that is not evaluated."""
+        number, every = outcome.record.round, self._scenario.evaluate_every
+        if number % every and number != self._scenario.rounds:
+            return {}
+        released = outcome.released
+        models = {"aggregate": outcome.aggregate, "released": released, "sent": outcome.sent}
+        if released is not None and released.purify is not None:
+            models["unpurified"] = DeployedModel(released.model, released.pixels)
+        return self._evaluation.measure_all(
+            {stage: model for stage, model in models.items() if model is not None}
+        )
 
     def _malicious_in(self, server_round: int) -> list[int]:
         if server_round == 0:
@@ -111,15 +115,26 @@ class Recorder:
         return sorted(set(attackers) & set(self._clients.trained))
 
     def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
+        """Return the record's details with partitions in the place of Flower's nodes."""
         details = dict(outcome.record.details)
         for name, lost in (("rejections", outcome.rejections), ("failures", outcome.failures)):
             if lost:
-                details[name] = [
-                    {"client": self._clients.partition_of(each.node), "reason": each.reason}
-                    for each in lost
-                ]
+                details[name] = [self._by_client(vars(each)) for each in lost]
+        if "left_out" in details:
+            details["left_out"] = [self._by_client(each) for each in details["left_out"]]
+        if "screens" in details:
+            details["screens"] = [
+                {**each, "verdicts": [self._by_client(said) for said in each["verdicts"]]}
+                for each in details["screens"]
+            ]
         return details
 
+    def _by_client(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+        others = {name: value for name, value in keys.items() if name != "node"}
+        return {"client": self._clients.partition_of(keys["node"]), **others}
 
-def _side_by_side(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
-    return {**after, **{f"{name}_before": rate for name, rate in before.items()}}
+
+def _by_backdoor(by_stage: Mapping[str, Measurement]) -> list[Rates]:
+    """Return the rates of each backdoor by stage."""
+    each = [measurement.by_backdoor for measurement in by_stage.values()]
+    return [dict(zip(by_stage, rates, strict=True)) for rates in zip(*each, strict=True)]

@@ -10,21 +10,22 @@ from safetensors.torch import save
 
 from fl_defense.atomic_write import replace_file
 from fl_defense.flower.checkpoint import Checkpoint, CheckpointError, CheckpointFile
-from fl_defense.rounds.records import RoundRecord, append_record, read_records
+from fl_defense.rounds.records import append_record, read_lines
+from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.plots import plot_curves
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Scenario
 
 
-def read_rounds(folder: Path) -> list[RoundRecord]:
+def read_rounds(folder: Path) -> list[MeasuredRound]:
     """Return the finished rounds of a run, be it finished or not.
 
     Raises:
         ConfigError: if the folder holds none that can be read.
     """
     try:
-        return read_records(folder / "rounds.jsonl")
+        return read_lines(folder / "rounds.jsonl", MeasuredRound.from_keys)
     except (OSError, ValueError) as error:
         raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
 
@@ -35,7 +36,7 @@ class Interrupted:
 
     checkpoint: Checkpoint | None
     """Of the last finished round; None before the end of the first."""
-    records: list[RoundRecord]
+    records: list[MeasuredRound]
     """The finished rounds."""
 
 
@@ -98,7 +99,7 @@ class ResultsFolder:
         records = folder._rewind(checkpoint.carried.round if checkpoint else 0)
         return folder, scenario, Interrupted(checkpoint=checkpoint, records=records)
 
-    def _rewind(self, num_finished: int) -> list[RoundRecord]:
+    def _rewind(self, num_finished: int) -> list[MeasuredRound]:
         """Drop what was written after round `num_finished`, and return the records before.
 
         A crash may come between a round's line and its checkpoint, or cut the line off.
@@ -110,7 +111,7 @@ class ResultsFolder:
         if not path.exists() and num_finished == 0:
             return []
         try:
-            records = read_records(path)
+            records = read_lines(path, MeasuredRound.from_keys)
         except (OSError, ValueError) as error:
             raise ConfigError([f"{path}: cannot be read ({error}); start the run anew"]) from error
         last = records[-1].round if records else 0
@@ -128,12 +129,12 @@ class ResultsFolder:
         replace_file(path, "".join(record.to_json() + "\n" for record in kept).encode())
         return kept
 
-    def append(self, record: RoundRecord) -> None:
+    def append(self, record: MeasuredRound) -> None:
         """Write one round, to the disk."""
         append_record(self.path / "rounds.jsonl", record)
 
     def finish(
-        self, summary: dict[str, Any], records: list[RoundRecord], arrays: dict[str, torch.Tensor]
+        self, summary: dict[str, Any], records: list[MeasuredRound], arrays: dict[str, torch.Tensor]
     ) -> None:
         """Write what is known at the end; the summary comes last and says that all is there."""
         contiguous = {name: value.contiguous() for name, value in arrays.items()}

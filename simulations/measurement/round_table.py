@@ -1,32 +1,46 @@
 """The table of rounds, one line each."""
 
-from typing import TYPE_CHECKING
+from simulations.measurement.measured_round import MeasuredRound
+from simulations.measurement.metrics import columns
 
-if TYPE_CHECKING:  # importing it takes torch, for which the command line's help should not wait
-    from fl_defense.rounds.records import RoundRecord
-
-
-HEADER = "round  accuracy  robust  ASR before → after  agreement  replies  train s  repair s"
+ARROW = " → "
 
 
-def row(record: "RoundRecord") -> str:
-    """Return a round as a line under `HEADER`; a refused or failed repair is told at its end."""
-    agreement = "        -" if record.agreement is None else f"{record.agreement:9.3f}"
-    note = ""
-    if record.sanitized and not record.accepted:
-        note = f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
-    if record.attack_success_rate_unpurified is not None:
-        note += f"  ASR without purifier {rate(record.attack_success_rate_unpurified)}"
-    dropped = record.num_rejected + record.num_failures
-    lost = f" -{dropped}" if dropped else "   "
-    return (
-        f"{record.round:5}  {rate(record.accuracy):>8}  {rate(record.robust_accuracy):>6}  "
-        f"{rate(record.attack_success_rate_before):>10} → {rate(record.attack_success_rate):<5}  "
-        f"{agreement}  {record.num_replies:4}{lost}  {record.train_seconds:7.1f}  "
-        f"{record.sanitize_seconds:8.1f}{note}"
-    )
+def header() -> str:
+    """Return the heads of the columns."""
+    heads = [_head(name) for name in columns()]
+    return "  ".join(["round", *heads, "agreement", "replies", "train s", "repair s"])
+
+
+def row(measured: MeasuredRound) -> str:
+    """Return a round as a line under the header; a refused or failed repair is told at its end."""
+    record = measured.record
+    agreement = "-" if record.agreement is None else f"{record.agreement:.3f}"
+    dropped = record.num_rejected + record.num_left_out + record.num_failures
+    replies = f"{record.num_replies} -{dropped}" if dropped else f"{record.num_replies}"
+    cells = [f"{measured.round:5}"]
+    for name, metric in columns().items():
+        rates = ARROW.join(f"{rate(measured.rate(stage, name)):5}" for stage in metric.in_table)
+        cells.append(f"{rates:>{len(_head(name))}}")
+    cells += [f"{agreement:>9}", f"{replies:>7}", f"{record.train_seconds:7.1f}"]
+    return "  ".join([*cells, f"{record.sanitize_seconds:8.1f}{_note(measured)}"])
 
 
 def rate(value: float | None) -> str:
     """Return a rate with three digits, or a dash if it was not measured."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def _head(name: str) -> str:
+    metric = columns()[name]
+    if len(metric.in_table) == 1:
+        return metric.column
+    return f"{metric.column} before{ARROW}after"
+
+
+def _note(measured: MeasuredRound) -> str:
+    record, note = measured.record, ""
+    if record.sanitized and not record.accepted:
+        note = f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
+    success = measured.rate("unpurified", "attack_success_rate")
+    return note if success is None else f"{note}  ASR without purifier {rate(success)}"

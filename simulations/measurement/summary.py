@@ -1,64 +1,61 @@
 """Sums up a run."""
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from fl_defense.rounds.records import RoundRecord
+from simulations.measurement.measured_round import STAGES, MeasuredRound, Rates, rate_of
+from simulations.measurement.metrics import METRICS
 from simulations.scenario.scenario import Scenario
 
-RATES = (
-    "accuracy",
-    "attack_success_rate",
-    "robust_accuracy",
-    "accuracy_before",
-    "attack_success_rate_before",
-    "robust_accuracy_before",
-    "accuracy_unpurified",
-    "attack_success_rate_unpurified",
-    "robust_accuracy_unpurified",
-)
+LAST = 3
+"""Rounds over whose end a run is summed up."""
 
 
 def summarize(
-    scenario: Scenario, records: Sequence[RoundRecord], device: torch.device, seconds: float
+    scenario: Scenario, rounds: Sequence[MeasuredRound], device: torch.device, seconds: float
 ) -> dict[str, Any]:
     """Return what summary.json holds.
 
     Args:
         scenario: the experiment.
-        records: all rounds, round 0 first.
+        rounds: all of them, round 0 first.
         device: where models were trained and repaired.
         seconds: wall-clock time of the whole run.
     """
-    trained = [record for record in records if record.round > 0]
+    trained = [each for each in rounds if each.round > 0]
+    records = [each.record for each in trained]
     attacked = _since_attack(trained)
     success = [
-        rates["attack_success_rate"] for record in attacked for rates in _by_backdoor(record)
+        rate
+        for each in attacked
+        for rates in each.backdoors
+        if (rate := rate_of(rates, "released", "attack_success_rate")) is not None
     ]
     return {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "rounds": len(trained),
         "malicious": list(scenario.malicious_clients),
-        "last_three_rounds": _means(map(asdict, trained[-3:]), RATES),
-        "since_attack": _means(map(asdict, attacked), RATES),
-        "backdoors": _means_by_backdoor(scenario, trained[-3:]),
+        "last_three_rounds": means(each.rates for each in trained[-LAST:]),
+        "since_attack": means(each.rates for each in attacked),
+        "backdoors": _by_backdoor(scenario, trained[-LAST:]),
         "worst_attack_success_rate": max(success, default=None),
-        "num_repaired": sum(record.accepted for record in trained),
-        "num_refused": sum("refused" in record.details for record in trained),
-        "num_failed_repairs": sum("failure" in record.details for record in trained),
-        "num_rejected": sum(record.num_rejected for record in trained),
-        "num_failures": sum(record.num_failures for record in trained),
+        "num_repaired": sum(record.accepted for record in records),
+        "num_refused": sum("refused" in record.details for record in records),
+        "num_failed_repairs": sum("failure" in record.details for record in records),
+        "num_rejected": sum(record.num_rejected for record in records),
+        "num_left_out": sum(record.num_left_out for record in records),
+        "num_failures": sum(record.num_failures for record in records),
         "seconds": {
-            "training": sum(record.train_seconds for record in trained),
-            "repair": sum(record.sanitize_seconds for record in trained),
-            "evaluation": sum(record.evaluate_seconds for record in records),
+            "training": sum(record.train_seconds for record in records),
+            "screening": sum(record.screen_seconds for record in records),
+            "repair": sum(record.sanitize_seconds for record in records),
+            "evaluation": sum(each.evaluate_seconds for each in rounds),
             "total": seconds,
         },
         "device": _describe(device),
@@ -69,32 +66,33 @@ def summarize(
     }
 
 
-def _since_attack(trained: Sequence[RoundRecord]) -> Sequence[RoundRecord]:
+def means(rates: Iterable[Rates]) -> dict[str, dict[str, float]]:
+    """Return the mean of each rate over the rounds in which it was measured."""
+    given = list(rates)
+    by_stage: dict[str, dict[str, float]] = {}
+    for stage in STAGES:
+        for metric in METRICS:
+            measured = [
+                rate for each in given if (rate := rate_of(each, stage, metric)) is not None
+            ]
+            if measured:
+                by_stage.setdefault(stage, {})[metric] = fmean(measured)
+    return by_stage
+
+
+def _since_attack(trained: Sequence[MeasuredRound]) -> Sequence[MeasuredRound]:
     """Rounds from the first attacked one on; all of them if none was attacked."""
-    first = next((record.round for record in trained if record.malicious), 1)
-    return [record for record in trained if record.round >= first]
+    first = next((each.round for each in trained if each.malicious), 1)
+    return [each for each in trained if each.round >= first]
 
 
-def _by_backdoor(record: RoundRecord) -> list[dict[str, float]]:
-    return list(record.details.get("backdoors", ()))
-
-
-def _means_by_backdoor(scenario: Scenario, records: Sequence[RoundRecord]) -> list[dict[str, Any]]:
-    measured = [rates for record in records if (rates := _by_backdoor(record))]
+def _by_backdoor(scenario: Scenario, rounds: Sequence[MeasuredRound]) -> list[dict[str, Any]]:
+    measured = [each.backdoors for each in rounds if each.backdoors]
     return [
-        {"place": place, **_means(rates, rates[0])}
+        {"place": place, "rates": means(rates)}
         for place, *rates in zip(scenario.places_of_backdoors(), *measured, strict=True)
         if rates
     ]
-
-
-def _means(rounds: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
-    given = list(rounds)
-    means: dict[str, float | None] = {}
-    for name in names:
-        rates = [rate for rates in given if (rate := rates[name]) is not None]
-        means[name] = fmean(rates) if rates else None
-    return means
 
 
 def _describe(device: torch.device) -> str:

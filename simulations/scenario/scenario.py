@@ -110,6 +110,8 @@ class Scenario(BaseModel):
     """Decides everything that is drawn: weights, partition, attackers, batches, the defense."""
     rounds: int = Field(default=10, ge=1)
     """Rounds of training and aggregation."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Models are measured in every so many rounds, and in the last."""
     data: Annotated[ImageSource, DATA] = Digits()
     """The images."""
     partition: Annotated[Partition, PARTITION] = IID()

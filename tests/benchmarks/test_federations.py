@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import federations
+from simulations.measurement.metrics import columns
 
 SCENARIO = """
 name: small
@@ -19,7 +20,7 @@ def test_runs_that_are_not_measured_again_stay(
 ) -> None:
     path, out = tmp_path / "small.yaml", tmp_path / "small.json"
     path.write_text(SCENARIO)
-    kept = {"seed": 1, "rounds": 1, "last_three_rounds": dict.fromkeys(federations.RATES, 0.5),
+    kept = {"seed": 1, "rounds": 1, "last_three_rounds": {"released": dict.fromkeys(columns(), 0.5)},
             "seconds": {"training": 1.0, "repair": 0.0}, "num_repaired": 0, "num_refused": 0}  # fmt: skip
     replaced = kept | {"seed": 0}
     out.write_text(json.dumps({"a variant of old": [kept], "undefended": [replaced, kept]}))

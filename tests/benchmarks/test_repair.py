@@ -52,7 +52,7 @@ def test_a_row_tells_its_training_and_memory_and_is_measured_once(
 
 
 def row_of(seed: int, **values: object) -> dict[str, object]:
-    rates = {"accuracy": 0.9, "asr": seed / 10, "ra": 0.5}
+    rates = {"accuracy": 0.9, "attack_success_rate": seed / 10, "robust_accuracy": 0.5}
     return {
         "data": "digits", "model": "small-cnn", "trigger": "patch", "sanitizer": "dhbe",
         "is": "DHBE()", "seed": seed, "max_train": 100, "epochs": 5, "before": rates,

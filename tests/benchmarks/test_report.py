@@ -9,9 +9,8 @@ from tests.benchmarks.test_repair import row_of
 
 def run_of(seed: int, rounds: int, device: str) -> dict[str, Any]:
     rates = dict.fromkeys(("accuracy", "attack_success_rate", "robust_accuracy"), 0.5)
-    before = {f"{name}_before": 0.5 for name in rates}
     return {
-        "seed": seed, "rounds": rounds, "device": device, "last_three_rounds": rates | before,
+        "seed": seed, "rounds": rounds, "device": device, "last_three_rounds": {"aggregate": rates, "released": rates},
         "seconds": {"training": 1.0, "repair": 1.0}, "num_repaired": 1, "num_refused": 0,
         "by_round": [],
     }  # fmt: skip
@@ -38,8 +37,10 @@ def test_a_federations_section_says_what_was_measured(
 
 def test_a_round_is_followed_by_the_next_aggregate() -> None:
     records = [
-        {"round": number, "accuracy": 0.9, "robust_accuracy": 0.8, "agreement": agreement,
-         "attack_success_rate_before": before, "attack_success_rate": after}
+        {"round": number, "agreement": agreement, "rates": {
+            "aggregate": {"attack_success_rate": before},
+            "released": {"accuracy": 0.9, "robust_accuracy": 0.8, "attack_success_rate": after},
+        }}
         for number, agreement, before, after in ((1, None, 0.5, 0.5), (2, 0.9, 0.7, 0.1), (3, 1.0, 0.6, 0.2))
     ]  # fmt: skip
     _, _, *lines = report.rounds(records).splitlines()
@@ -54,7 +55,7 @@ def test_defenses_stand_side_by_side_with_means_over_seeds(
 ) -> None:
     rows = [row_of(seed, sanitizer="dhbe") for seed in (0, 1)]
     for row, success in zip(rows, (0.1, 0.3), strict=True):
-        row["after"] = {"accuracy": 0.9, "asr": success, "ra": 0.7}
+        row["after"] = {"accuracy": 0.9, "attack_success_rate": success, "robust_accuracy": 0.7}
     monkeypatch.setattr(report, "load", {"repair": rows}.get)
     assert "| dhbe | nothing | 0.900 / 0.200 / 0.700 |" in report.comparison()
 
@@ -91,8 +92,10 @@ def test_the_repairs_heading_takes_its_values_from_the_rows(
 
 def repaired(before: float, after: float, agreement: float, lost: float = 0.0) -> dict[str, Any]:
     return {
-        "agreement": agreement, "accepted": True, "accuracy_before": 0.9, "accuracy": 0.9 - lost,
-        "attack_success_rate_before": before, "attack_success_rate": after,
+        "agreement": agreement, "accepted": True, "rates": {
+            "aggregate": {"accuracy": 0.9, "attack_success_rate": before},
+            "released": {"accuracy": 0.9 - lost, "attack_success_rate": after},
+        },
     }  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def test_the_gate_counts_what_each_bound_refuses(monkeypatch: pytest.MonkeyPatch
     ]
     clean = [repaired(0.0, 0.0, 0.65, lost=0.2), repaired(0.0, 0.0, 0.85, lost=0.01)]
     old = repaired(0.9, 0.1, 0.1)
-    del old["accuracy_before"]
+    del old["rates"]["aggregate"]["accuracy"]
     runs = {
         "defended": [{"by_round": [*attacked, old]}],
         "no attack, dhbe": [{"by_round": clean}],

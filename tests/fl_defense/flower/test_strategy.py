@@ -302,7 +302,7 @@ def test_a_round_without_any_reply_keeps_the_model_and_says_so(lab: Lab) -> None
     lab.run(FedAvg().build(8, 8), Halve(), [fails] * NUM_CLIENTS, rounds=1)
     assert lab.records[1].num_failures == 8
     assert not lab.records[1].sanitized
-    assert lab.outcomes[1].after is None
+    assert lab.outcomes[1].released is None
 
 
 def test_the_gate_refuses_a_ruined_model(lab: Lab) -> None:
@@ -401,7 +401,7 @@ def test_the_model_that_a_run_begins_with_can_be_repaired_before_it_is_sent(lab:
     sent = lab.grid.sent[0].to_torch_state_dict()[weight]
     assert torch.equal(sent, lab.model.state_dict()[weight] / 2)
     assert lab.records[0].accepted
-    assert lab.outcomes[0].before is not lab.outcomes[0].after
+    assert lab.outcomes[0].aggregate is not lab.outcomes[0].released
 
 
 def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
@@ -422,11 +422,11 @@ def test_observer_sees_both_models_and_round_zero(lab: Lab) -> None:
     lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=1, min_agreement=0)
     initial, first = lab.outcomes
     assert initial.record.round == 0
-    assert initial.before is not None
-    assert first.before is not None
-    assert first.after is not None
-    before = next(first.before.model.parameters())
-    assert torch.allclose(next(first.after.model.parameters()), before / 2)
+    assert initial.aggregate is not None
+    assert first.aggregate is not None
+    assert first.released is not None
+    before = next(first.aggregate.model.parameters())
+    assert torch.allclose(next(first.released.model.parameters()), before / 2)
 
 
 def test_flower_shows_the_defenses_figures_every_round(lab: Lab) -> None:

@@ -11,20 +11,12 @@ KEYS = [
     "num_rejected",
     "num_left_out",
     "num_failures",
-    "malicious",
-    "accuracy",
-    "attack_success_rate",
-    "robust_accuracy",
-    "accuracy_before",
-    "attack_success_rate_before",
-    "robust_accuracy_before",
     "sanitized",
     "accepted",
     "agreement",
     "screen_seconds",
     "train_seconds",
     "sanitize_seconds",
-    "evaluate_seconds",
     "details",
 ]
 
@@ -33,16 +25,9 @@ def test_a_line_has_the_documented_keys_in_order() -> None:
     assert list(json.loads(RoundRecord(round=1).to_json())) == KEYS
 
 
-def test_rates_without_the_purifier_are_written_where_there_is_one() -> None:
-    record = RoundRecord(round=1, attack_success_rate_unpurified=0.9)
-    line = json.loads(record.to_json())
-    assert line["attack_success_rate_unpurified"] == 0.9
-    assert "accuracy_unpurified" not in line
-
-
 def test_written_records_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "rounds.jsonl"
-    records = [RoundRecord(round=0), RoundRecord(round=1, accuracy=0.5, details={"a": 1.0})]
+    records = [RoundRecord(round=0), RoundRecord(round=1, agreement=0.5, details={"a": 1.0})]
     for record in records:
         append_record(path, record)
     assert read_records(path) == records
@@ -65,4 +50,4 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 def test_nan_is_never_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        RoundRecord(round=1, accuracy=float("nan")).to_json()
+        RoundRecord(round=1, agreement=float("nan")).to_json()

@@ -45,18 +45,20 @@ def test_run_prints_a_table_and_where_the_results_are(scenario: str, tmp_path: P
 
 def test_quiet_prints_the_summary_alone(scenario: str, tmp_path: Path) -> None:
     result = call("run", scenario, "--quiet", "--out", str(tmp_path / "out"))
-    assert result.stdout.startswith("last three rounds:")
+    assert result.stdout.startswith("the only round: accuracy ")
     assert len(result.stdout.splitlines()) == 3
 
 
-def test_a_source_specific_backdoor_has_a_line_of_its_own(scenario: str, tmp_path: Path) -> None:
+def test_a_source_specific_backdoor_says_what_other_classes_suffer(
+    scenario: str, tmp_path: Path
+) -> None:
     result = call("run", scenario, "--quiet", "--set", "backdoor.sources=[3,5]", "--out",
                   str(tmp_path / "out"))  # fmt: skip
     assert result.exit_code == 0, result.output
-    line = result.stdout.splitlines()[1]
-    assert re.fullmatch(
-        r"  backdoor: ASR \d\.\d+, robust accuracy \d\.\d+, "
-        r"triggered images of other classes kept \d\.\d+", line
+    line = result.stdout.splitlines()[0]
+    assert re.match(
+        r"the only round: accuracy \d\.\d+, ASR \d\.\d+, robust accuracy \d\.\d+, "
+        r"triggered images of other classes kept \d\.\d+ \(before repair: ", line
     )  # fmt: skip
 
 
@@ -136,9 +138,6 @@ def test_a_defense_that_crashes_is_told_as_failed_and_not_as_refused(
     assert told in result.stdout.splitlines()
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["num_refused"], summary["num_failed_repairs"]) == (0, 1)
-    del summary["num_failed_repairs"]
-    (out / "summary.json").write_text(json.dumps(summary))
-    assert call("show", str(out)).exit_code == 0
 
 
 def test_show_prints_what_run_printed(scenario: str, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_a_results_folder_needs_no_further_words(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(call("evaluate", folder / "model.safetensors", "--json").stdout)
     summary = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
-    assert report["accuracy"] == summary["accuracy"]
-    assert report["attack_success_rate"] == summary["attack_success_rate"]
+    assert report["accuracy"] == summary["rates"]["released"]["accuracy"]
+    assert report["attack_success_rate"] == summary["rates"]["released"]["attack_success_rate"]
 
 
 def test_a_target_without_a_trigger_is_refused(victim: Path) -> None:

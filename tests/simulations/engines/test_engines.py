@@ -12,7 +12,6 @@ from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fl_defense.rounds.records import RoundRecord
 from fl_defense.sanitizers import DHBE
 from simulations.attack.badnets import BadNets
 from simulations.data import Digits
@@ -21,6 +20,7 @@ from simulations.engines.in_process import InProcessGrid
 from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
+from simulations.measurement.measured_round import MeasuredRound
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
 
@@ -64,7 +64,7 @@ def test_drawing_some_clients_is_reproducible_too(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_ray_repeats_itself_and_agrees_with_one_process(tmp_path: Path) -> None:
-    told: list[RoundRecord] = []
+    told: list[MeasuredRound] = []
     alone = run_scenario(SCENARIO, tmp_path / "alone")
     on_ray = with_changes(engine=RayEngine())
     with_ray = run_scenario(on_ray, tmp_path / "ray", told.append)
@@ -72,10 +72,11 @@ def test_ray_repeats_itself_and_agrees_with_one_process(tmp_path: Path) -> None:
     assert lines_without_times(with_ray) == lines_without_times(again)
     assert [record.round for record in told] == [0, 1, 2]
     for one, other in zip(alone.records, with_ray.records, strict=True):
-        for rate in ("accuracy", "attack_success_rate", "robust_accuracy", "accuracy_before"):
-            assert getattr(one, rate) == pytest.approx(getattr(other, rate), abs=0.005)
+        for stage, rates in one.rates.items():
+            assert rates == pytest.approx(other.rates[stage], abs=0.005)
         assert one.malicious == other.malicious
-        assert (one.num_replies, one.sanitized) == (other.num_replies, other.sanitized)
+        assert one.record.num_replies == other.record.num_replies
+        assert one.record.sanitized == other.record.sanitized
 
 
 def client_that(answer: Any) -> ClientApp:

@@ -333,7 +333,7 @@ def test_a_client_that_is_gone_does_not_stop_the_run(tmp_path: Path) -> None:
     folder = ResultsFolder.begin(tmp_path / "out", SCENARIO)
     grid = WithoutSome(build_client_app(SCENARIO), 3)
     result = serve(grid, SCENARIO, check_scenario(SCENARIO), folder)
-    record = result.records[-1]
+    record = result.records[-1].record
     assert record.num_replies == 2
     assert "node unavailable" in [lost["reason"] for lost in record.details["failures"]]
 

@@ -75,7 +75,7 @@ def test_a_purifier_lost_between_the_last_round_and_the_end_is_told(
 def test_without_a_purifier_nothing_is_said(tmp_path: Path, warnings: list[str]) -> None:
     scenario = SCENARIO.model_copy(update={"repair": Repair(min_agreement=1.0)})
     result = run_scenario(scenario, tmp_path / "out")
-    assert result.records[-1].accepted is False
+    assert result.records[-1].record.accepted is False
     assert not (tmp_path / "out" / "deployed.pt2").exists()
     assert [warning for warning in warnings if "deployed.pt2" in warning] == []
 

@@ -11,7 +11,7 @@ from simulations.attack.backdoor import Backdoor
 from simulations.attack.triggers.patch import Patch
 from simulations.data import ImageData
 from simulations.measurement import evaluation
-from simulations.measurement.evaluation import Evaluation, Rates
+from simulations.measurement.evaluation import Evaluation, Measurement
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
 """Of black images that carry their class in the first pixel of the first row."""
@@ -31,7 +31,9 @@ class Obeys(nn.Module):
         return nn.functional.one_hot(answer, 3).float()
 
 
-def measure(answer: Callable[[Tensor, Tensor, Tensor], Tensor], *backdoors: Backdoor) -> Rates:
+def measure(
+    answer: Callable[[Tensor, Tensor, Tensor], Tensor], *backdoors: Backdoor
+) -> Measurement:
     pixels = Pixels(mean=(0.0,), std=(1.0,))
     return evaluation_of(*backdoors).measure(DeployedModel(Obeys(answer), pixels))
 
@@ -49,28 +51,27 @@ def test_all_to_one_leaves_out_the_target_class() -> None:
     rates = measure(
         lambda true, one, _: torch.where(one & (true == 1), 0, true), Backdoor(trigger=ONE)
     )
-    assert rates.accuracy == 1
-    assert rates.attack_success_rate == pytest.approx(3 / 6)
-    assert rates.robust_accuracy == pytest.approx(3 / 6)
+    assert rates.rates["accuracy"] == 1
+    assert rates.rates["attack_success_rate"] == pytest.approx(3 / 6)
+    assert rates.rates["robust_accuracy"] == pytest.approx(3 / 6)
     assert rates.by_backdoor == ({"attack_success_rate": 0.5, "robust_accuracy": 0.5},)
 
 
 def test_all_to_all_counts_every_image() -> None:
     backdoor = Backdoor(trigger=ONE, target="next-class")
     rates = measure(lambda true, one, _: torch.where(one & (true < 2), true + 1, true), backdoor)
-    assert rates.attack_success_rate == pytest.approx(5 / 8)
-    assert rates.robust_accuracy == pytest.approx(3 / 8)
+    assert rates.rates["attack_success_rate"] == pytest.approx(5 / 8)
+    assert rates.rates["robust_accuracy"] == pytest.approx(3 / 8)
 
 
 def test_source_specific_counts_the_sources_and_tells_what_the_others_suffer() -> None:
     backdoor = Backdoor(trigger=ONE, target=0, sources=(2,))
     specific = measure(lambda true, one, _: torch.where(one & (true == 2), 0, true), backdoor)
-    assert specific.overall == {
-        "accuracy": 1, "attack_success_rate": 1, "robust_accuracy": 0,
+    assert specific.rates == {
+        "accuracy": 1, "attack_success_rate": 1, "robust_accuracy": 0, "non_source_accuracy": 1,
     }  # fmt: skip
-    assert specific.by_backdoor[0]["non_source_accuracy"] == 1
     agnostic = measure(lambda true, one, _: torch.where(one, 0, true), backdoor)
-    assert agnostic.attack_success_rate == 1
+    assert agnostic.rates["attack_success_rate"] == 1
     assert agnostic.by_backdoor[0]["non_source_accuracy"] == pytest.approx(2 / 5)
 
 
@@ -81,8 +82,8 @@ def test_several_backdoors_are_measured_one_by_one_and_averaged() -> None:
         Backdoor(trigger=OTHER, target=1),
     )
     assert [each["attack_success_rate"] for each in rates.by_backdoor] == [0.5, 1]
-    assert rates.attack_success_rate == 0.75
-    assert rates.robust_accuracy == pytest.approx((0.5 + 0) / 2)
+    assert rates.rates["attack_success_rate"] == 0.75
+    assert rates.rates["robust_accuracy"] == pytest.approx((0.5 + 0) / 2)
 
 
 def test_only_one_batch_is_held_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,5 +97,31 @@ def test_only_one_batch_is_held_as_floats(monkeypatch: pytest.MonkeyPatch) -> No
     batches: list[weakref.ref[Tensor]] = []
     pixels = Pixels(mean=(0.0,), std=(1.0,))
     watching = Watches(Obeys(lambda true, one, other: true), pixels)
-    assert evaluation_of(Backdoor(trigger=ONE)).measure(watching).accuracy == 1
+    assert evaluation_of(Backdoor(trigger=ONE)).measure(watching).rates["accuracy"] == 1
     assert len(batches) == 6
+
+
+def test_without_a_backdoor_clean_images_alone_are_measured() -> None:
+    assert measure(lambda true, one, other: true).rates == {"accuracy": 1}
+
+
+def test_models_of_the_same_modules_are_run_once() -> None:
+    passes: list[int] = []
+
+    def answer(true: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        passes.append(len(true))
+        return true
+
+    pixels = Pixels(mean=(0.0,), std=(1.0,))
+    network, purifier = Obeys(answer), nn.Identity()
+    measured = evaluation_of(Backdoor(trigger=ONE)).measure_all(
+        {
+            "aggregate": DeployedModel(network, pixels),
+            "sent": DeployedModel(network, pixels),
+            "released": DeployedModel(network, pixels, purifier),
+        }
+    )
+    assert list(measured) == ["aggregate", "sent", "released"]
+    assert measured["sent"] == measured["aggregate"]
+    # Clean and triggered, with the purifier and without.
+    assert len(passes) == 4

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from fl_defense.rounds.records import RoundOutcome, RoundRecord, read_records
+from fl_defense.rounds.records import RoundOutcome, RoundRecord
 from fl_defense.sanitizers import DHBE, DeepCleanse, NoDefense
 from simulations.aggregators import Bulyan
 from simulations.attack.backdoor import Backdoor
@@ -24,8 +24,10 @@ from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
 from simulations.measurement import recorder
+from simulations.measurement.measured_round import MeasuredRound
+from simulations.measurement.metrics import columns
 from simulations.measurement.recorder import FederationError, Recorder
-from simulations.measurement.results_folder import ResultsFolder
+from simulations.measurement.results_folder import ResultsFolder, read_rounds
 from simulations.measurement.summary import summarize
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
@@ -48,6 +50,10 @@ SCENARIO = Scenario(
 ONE_IMAGE = Digits(max_train=160, max_test=1)
 
 
+def measured(**facts: Any) -> MeasuredRound:
+    return MeasuredRound(record=RoundRecord(**facts))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return run_scenario(SCENARIO, tmp_path_factory.mktemp("run") / "results")
@@ -60,19 +66,36 @@ def test_the_folder_holds_every_file(run: RunResult) -> None:
 
 
 def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None:
-    records = read_records(run.folder / "rounds.jsonl")
+    records = read_rounds(run.folder)
     assert records == run.records
     assert [record.round for record in records] == [0, 1, 2, 3]
     assert [record.malicious for record in records] == [[], [], [1], [1]]
-    assert [record.sanitized for record in records] == [False, True, True, True]
+    assert [record.record.sanitized for record in records] == [False, True, True, True]
     for record in records:
-        assert record.accuracy is not None
-        assert record.attack_success_rate_before is not None
+        assert list(record.rates) == ["aggregate", "released", "sent"]
+        assert all(list(rates) == list(columns()) for rates in record.rates.values())
         assert record.evaluate_seconds > 0
-    assert records[0].accuracy == records[0].accuracy_before
-    assert records[2].details["forward_images"] > 0
-    assert records[1].train_seconds > 0
-    assert records[1].sanitize_seconds > 0
+        assert record.rates["sent"] == record.rates["released"]
+    assert records[0].rates["released"] == records[0].rates["aggregate"]
+    assert records[2].record.details["forward_images"] > 0
+    assert records[1].record.train_seconds > 0
+    assert records[1].record.sanitize_seconds > 0
+
+
+def test_clients_that_train_on_the_aggregate_are_sent_it(tmp_path: Path) -> None:
+    repair = Repair(min_agreement=0, broadcast="aggregate")
+    scenario = SCENARIO.model_copy(update={"repair": repair, "rounds": 2})
+    for record in run_scenario(scenario, tmp_path / "out").records:
+        assert record.rates["sent"] == record.rates["aggregate"]
+
+
+def test_some_rounds_are_measured_on_request_and_the_last_is(tmp_path: Path) -> None:
+    some = {"evaluate_every": 2, "rounds": 3, "defense": NoDefense()}
+    result = run_scenario(SCENARIO.model_copy(update=some), tmp_path / "out")
+    assert [bool(record.rates) for record in result.records] == [True, False, True, True]
+    last = [record.rate("released", "accuracy") for record in result.records[2:]]
+    mean = result.summary["last_three_rounds"]["released"]["accuracy"]
+    assert mean == pytest.approx(sum(last) / 2)  # type: ignore[arg-type]
 
 
 def test_malicious_clients_that_were_not_asked_did_not_attack(
@@ -98,8 +121,8 @@ def test_malicious_clients_that_were_not_asked_did_not_attack(
     assert not found[0], "the seed must draw an honest client first"
     assert any(found)
     first = next(record.round for record in result.records if record.malicious)
-    attacked = [record.accuracy for record in result.records[first:]]
-    assert result.summary["since_attack"]["accuracy"] == pytest.approx(
+    attacked = [record.rate("released", "accuracy") for record in result.records[first:]]
+    assert result.summary["since_attack"]["released"]["accuracy"] == pytest.approx(
         sum(attacked) / len(attacked)
     )  # type: ignore[arg-type]
 
@@ -112,29 +135,27 @@ def test_a_purified_system_is_told_apart_from_its_model(tmp_path: Path) -> None:
     scenario = SCENARIO.model_copy(update={"defense": purify, "rounds": 1})
     result = run_scenario(scenario, tmp_path / "out")
     initial, last = result.records
-    assert initial.accuracy_unpurified is None
-    assert last.accuracy_unpurified == last.accuracy_before
-    assert last.attack_success_rate_unpurified == last.attack_success_rate_before
-    assert last.accuracy != last.accuracy_unpurified
-    means = result.summary["last_three_rounds"]
-    assert means["robust_accuracy_unpurified"] == last.robust_accuracy_unpurified
+    assert "unpurified" not in initial.rates
+    # The purifier stays with the server; the weights are the aggregate's.
+    assert last.rates["unpurified"] == last.rates["aggregate"] == last.rates["sent"]
+    assert last.rates["released"] != last.rates["unpurified"]
+    assert result.summary["last_three_rounds"]["unpurified"] == last.rates["unpurified"]
     # The weights alone would still be backdoored: the system is there to be deployed.
     program = torch.export.load(result.folder / "deployed.pt2").module()
     assert program(torch.rand(3, 1, 16, 16)).shape == (3, 10)
 
 
-def test_every_backdoor_is_told_by_itself_in_the_details(run: RunResult) -> None:
+def test_every_backdoor_is_told_by_itself(run: RunResult) -> None:
     for record in run.records:
-        (backdoor,) = record.details["backdoors"]
-        assert backdoor == {
-            name: getattr(record, name)
-            for name in (
-                "attack_success_rate", "robust_accuracy",
-                "attack_success_rate_before", "robust_accuracy_before",
-            )
-        }  # fmt: skip
+        (backdoor,) = record.backdoors
+        assert {stage: dict(rates) for stage, rates in backdoor.items()} == {
+            stage: {name: rate for name, rate in rates.items() if name != "accuracy"}
+            for stage, rates in record.rates.items()
+        }
     (means,) = run.summary["backdoors"]
-    assert means["robust_accuracy"] == run.summary["last_three_rounds"]["robust_accuracy"]
+    last = run.summary["last_three_rounds"]["released"]
+    assert means["place"] == "backdoor"
+    assert means["rates"]["released"]["robust_accuracy"] == last["robust_accuracy"]
 
 
 def test_a_source_specific_backdoor_is_measured_on_its_sources(tmp_path: Path) -> None:
@@ -142,8 +163,11 @@ def test_a_source_specific_backdoor_is_measured_on_its_sources(tmp_path: Path) -
     scenario = SCENARIO.model_copy(update={"backdoors": (backdoor,), "rounds": 1})
     result = run_scenario(scenario, tmp_path / "out")
     (means,) = result.summary["backdoors"]
-    assert 0 <= means["non_source_accuracy"] <= 1
-    assert means["attack_success_rate"] == result.records[-1].attack_success_rate
+    assert means["rates"]["released"] == {
+        name: rate for name, rate in result.records[-1].rates["released"].items()
+        if name != "accuracy"
+    }  # fmt: skip
+    assert "non_source_accuracy" in means["rates"]["released"]
     assert load_scenario(result.folder / "scenario.yaml") == scenario
 
 
@@ -152,10 +176,12 @@ def test_several_backdoors_are_summed_up_by_place(tmp_path: Path) -> None:
     scenario = SCENARIO.model_copy(update={"backdoors": backdoors, "rounds": 1})
     result = run_scenario(scenario, tmp_path / "out")
     means = result.summary["backdoors"]
-    assert [rates["place"] for rates in means] == ["backdoor.0", "backdoor.1"]
-    success = [rates["attack_success_rate"] for rates in means]
+    assert [each["place"] for each in means] == ["backdoor.0", "backdoor.1"]
+    success = [each["rates"]["released"]["attack_success_rate"] for each in means]
     assert result.summary["worst_attack_success_rate"] == max(success)
-    assert result.records[-1].attack_success_rate == pytest.approx(sum(success) / 2)
+    assert result.records[-1].rate("released", "attack_success_rate") == pytest.approx(
+        sum(success) / 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +213,7 @@ def test_the_saved_model_is_the_released_one(run: RunResult) -> None:
     with torch.no_grad():
         logits = model.eval()(Digits.pixels.normalize(data.test_images.float() / 255))
     found = (logits.argmax(1) == data.test_labels).double().mean().item()
-    assert found == pytest.approx(run.records[-1].accuracy)
+    assert found == pytest.approx(run.records[-1].rate("released", "accuracy"))
 
 
 def test_the_picture_is_a_picture(run: RunResult) -> None:
@@ -198,10 +224,12 @@ def test_the_picture_is_a_picture(run: RunResult) -> None:
 
 def test_the_summary_says_what_a_reader_needs(run: RunResult) -> None:
     summary: dict[str, Any] = json.loads((run.folder / "summary.json").read_text())
-    last = [record.accuracy for record in run.records[-3:]]
-    assert summary["last_three_rounds"]["accuracy"] == pytest.approx(sum(last) / 3)  # type: ignore[arg-type]
-    attacked = [record.attack_success_rate for record in run.records[-2:]]
-    assert summary["since_attack"]["attack_success_rate"] == pytest.approx(sum(attacked) / 2)  # type: ignore[arg-type]
+    last = [record.rate("released", "accuracy") for record in run.records[-3:]]
+    assert summary["last_three_rounds"]["released"]["accuracy"] == pytest.approx(sum(last) / 3)  # type: ignore[arg-type]
+    attacked = [record.rate("released", "attack_success_rate") for record in run.records[-2:]]
+    assert summary["since_attack"]["released"]["attack_success_rate"] == pytest.approx(
+        sum(attacked) / 2
+    )  # type: ignore[arg-type]
     assert summary["worst_attack_success_rate"] == max(attacked)  # type: ignore[type-var]
     assert summary["malicious"] == [1]
     assert summary["num_repaired"] == 3
@@ -210,17 +238,17 @@ def test_the_summary_says_what_a_reader_needs(run: RunResult) -> None:
 
 
 def test_a_run_without_rates_can_be_summed_up() -> None:
-    summary = summarize(SCENARIO, [RoundRecord(round=1)], torch.device("cpu"), 1.0)
-    assert summary["last_three_rounds"]["accuracy"] is None
+    summary = summarize(SCENARIO, [measured(round=1)], torch.device("cpu"), 1.0)
+    assert summary["last_three_rounds"] == {}
     assert summary["worst_attack_success_rate"] is None
 
 
 def test_a_repair_that_failed_was_not_refused() -> None:
     records = [
-        RoundRecord(round=1, sanitized=True, details={"failure": "ValueError: no"}),
-        RoundRecord(round=2, sanitized=True, details={"refused": "agreement 0.1 is below 0.5"}),
-        RoundRecord(round=3, sanitized=True, details={"failure": "ValueError: no"}),
-        RoundRecord(round=4, sanitized=True, accepted=True),
+        measured(round=1, sanitized=True, details={"failure": "ValueError: no"}),
+        measured(round=2, sanitized=True, details={"refused": "agreement 0.1 is below 0.5"}),
+        measured(round=3, sanitized=True, details={"failure": "ValueError: no"}),
+        measured(round=4, sanitized=True, accepted=True),
     ]
     summary = summarize(SCENARIO, records, torch.device("cpu"), 1.0)
     assert summary["num_repaired"] == 1
@@ -250,7 +278,7 @@ def test_memory_of_a_repair_is_given_back_to_the_clients_on_the_same_gpu(
         OrderedGrid(InProcessGrid(client.build_client_app(SCENARIO), 4), 4, seed=0),
     )
     record = RoundRecord(round=1, num_replies=4, sanitized=sanitized)
-    observe(RoundOutcome(record=record, before=None, after=None))
+    observe(RoundOutcome(record=record, aggregate=None, released=None, sent=None))
     assert len(given_back) == num_given_back
 
 
@@ -285,7 +313,7 @@ def test_clients_that_fail_are_counted_and_the_round_goes_on(
 
     monkeypatch.setattr(client, "train_client", sometimes)
     result = run_scenario(SCENARIO, tmp_path / "out")
-    record = result.records[1]
+    record = result.records[1].record
     assert (record.num_replies, record.num_failures, record.num_rejected) == (2, 1, 1)
     assert [rejection["client"] for rejection in record.details["rejections"]] == [3]
     assert result.summary["num_failures"] == 3
@@ -304,8 +332,8 @@ def test_without_any_client_the_run_fails_and_keeps_what_it_wrote(
     monkeypatch.setattr(client, "train_client", until_round_two)
     with pytest.raises(FederationError, match=r"round 2: no client is left \(4 failed"):
         run_scenario(SCENARIO, tmp_path / "out")
-    records = read_records(tmp_path / "out" / "rounds.jsonl")
-    assert [record.num_replies for record in records] == [0, 4, 0]
+    records = read_rounds(tmp_path / "out")
+    assert [record.record.num_replies for record in records] == [0, 4, 0]
 
 
 def test_a_run_that_aggregated_nothing_fails_and_keeps_what_it_wrote(
@@ -325,8 +353,8 @@ def test_a_run_that_aggregated_nothing_fails_and_keeps_what_it_wrote(
     failing = (1, 2)
     with pytest.raises(FederationError, match=r"no round gave a model: Bulyan aggregated none"):
         run_scenario(scenario, tmp_path / "out")
-    records = read_records(tmp_path / "out" / "rounds.jsonl")
-    assert [record.num_replies for record in records] == [0, 6, 6]
+    records = read_rounds(tmp_path / "out")
+    assert [record.record.num_replies for record in records] == [0, 6, 6]
     assert not (tmp_path / "out" / "model.safetensors").exists()
     failing = (2,)
     result = run_scenario(scenario, tmp_path / "once")
