@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from simulations.measurement.durability import durability
 from simulations.measurement.measured_round import STAGES, MeasuredRound, Rates, rate_of
 from simulations.measurement.metrics import METRICS
+from simulations.measurement.verdicts import judge
 from simulations.scenario.scenario import Scenario
 
 LAST = 3
@@ -51,18 +53,28 @@ def summarize(
         "num_rejected": sum(record.num_rejected for record in records),
         "num_left_out": sum(record.num_left_out for record in records),
         "num_failures": sum(record.num_failures for record in records),
-        "seconds": {
-            "training": sum(record.train_seconds for record in records),
-            "screening": sum(record.screen_seconds for record in records),
-            "repair": sum(record.sanitize_seconds for record in records),
-            "evaluation": sum(each.evaluate_seconds for each in rounds),
-            "total": seconds,
+        "screens": judge(trained),
+        "durability": {stage: durability(rounds, stage) for stage in ("released", "sent")},
+        "seconds": (phases := seconds_by_phase(rounds)) | {"total": seconds},
+        "share_of_time": {
+            name: spent / seconds if seconds else 0.0 for name, spent in phases.items()
         },
         "device": _describe(device),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("fl-defense", "flwr", "torch", "numpy")},
         },
+    }
+
+
+def seconds_by_phase(rounds: Sequence[MeasuredRound]) -> dict[str, float]:
+    """Return the wall-clock seconds of each phase over all rounds."""
+    return {
+        "training": sum(each.record.train_seconds for each in rounds),
+        "screening": sum(each.record.screen_seconds for each in rounds),
+        "inspection": sum(each.record.details.get("inspect_seconds", 0.0) for each in rounds),
+        "repair": sum(each.record.sanitize_seconds for each in rounds),
+        "evaluation": sum(each.evaluate_seconds for each in rounds),
     }
 
 

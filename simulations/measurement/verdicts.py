@@ -1,0 +1,73 @@
+"""What screens said of clients beside the truth, which a simulation alone knows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulations.measurement.measured_round import MeasuredRound
+
+
+@dataclass(kw_only=True)
+class Count:
+    """Replies by what was said of them and what they were."""
+
+    left_out_malicious: int = 0
+    left_out_honest: int = 0
+    kept_malicious: int = 0
+    kept_honest: int = 0
+
+    def add(self, *, left_out: bool, malicious: bool) -> None:
+        """Count one reply."""
+        name = f"{'left_out' if left_out else 'kept'}_{'malicious' if malicious else 'honest'}"
+        setattr(self, name, getattr(self, name) + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts and their rates; a rate of nothing is None."""
+        left_out = self.left_out_malicious + self.left_out_honest
+        malicious = self.left_out_malicious + self.kept_malicious
+        honest = self.left_out_honest + self.kept_honest
+        return {
+            **vars(self),
+            "precision": _share(self.left_out_malicious, left_out),
+            "recall": _share(self.left_out_malicious, malicious),
+            "false_positive_rate": _share(self.left_out_honest, honest),
+        }
+
+
+def judge(rounds: Sequence[MeasuredRound]) -> dict[str, dict[str, Any]]:
+    """Return, by the class of each screen that ran, how right its verdicts were.
+
+    A reply counts as left out by a screen that gave it the weight 0. Replies that an earlier screen
+    left out were not shown to the later one and do not count there.
+    """
+    counts: dict[str, Count] = {}
+    for each in rounds:
+        for screen in each.record.details.get("screens", ()):
+            count = counts.setdefault(screen["screen"], Count())
+            for said in screen["verdicts"]:
+                malicious = said["client"] in each.malicious
+                count.add(left_out=said["weight"] == 0, malicious=malicious)
+    return {name: count.to_json() for name, count in counts.items()}
+
+
+def suspected(measured: MeasuredRound) -> set[int]:
+    """Return the clients to whose replies some screen gave a weight below 1, or other arrays."""
+    return {
+        said["client"]
+        for screen in measured.record.details.get("screens", ())
+        for said in screen["verdicts"]
+        if said["weight"] < 1 or said["reason"]
+    }
+
+
+def left_out(measured: MeasuredRound) -> set[int]:
+    """Return the clients that the screens left out of a round."""
+    return _clients(measured.record.details.get("left_out", ()))
+
+
+def _clients(told: Iterable[dict[str, Any]]) -> set[int]:
+    return {each["client"] for each in told}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
