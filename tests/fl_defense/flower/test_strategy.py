@@ -382,7 +382,7 @@ def test_repair_on_suspicion(lab: Lab, asked: Any, repaired: list[bool]) -> None
     # Not before the first round; then every round is inspected, whatever comes of it.
     assert ["anomaly" in record.details for record in rounds] == [False, True, True]
     assert [record.details.get("alarm") for record in rounds[1:]] == [asked == 1e-9] * 2
-    looked = TriggerSearch().inspect(lab.outcomes[2].before.model, lab.spec)
+    looked = TriggerSearch().inspect(lab.outcomes[2].aggregate.model, lab.spec)
     assert rounds[1].details["suspected_class"] == looked.suspected_class
 
 
