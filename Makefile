@@ -6,7 +6,7 @@ INSTALLED := .venv/installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 # A process per core, but no more than memory bears: each holds torch, and some start Ray.
 TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 
-.PHONY: setup demo test deploy-demo test-wire check mutants fix
+.PHONY: setup demo test deploy-demo test-wire check generated mutants fix
 
 setup: $(INSTALLED)
 
@@ -39,6 +39,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m simulations.cli.generate --check
 	$(TESTS)
 
 # Breaks the code in known places, one at a time, and prints which breaks no test notices.
@@ -48,3 +49,7 @@ mutants: setup
 fix: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The JSON Schema, configs/defenses and the tables in README and docs, from the code.
+generated: setup
+	$(BIN)/python -m simulations.cli.generate

@@ -20,7 +20,7 @@ from fl_defense.surrogates.scenes import scenes
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning:
+class FineTuning(Sanitizer):
     """Trains the suspect further on procedural scenes, labelled by the suspect itself."""
 
     steps: int = 300
@@ -53,7 +53,7 @@ class FineTuning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeEagleFineTuning:
+class FreeEagleFineTuning(Sanitizer):
     """Trains the head on FreeEagle's dummies and their classes, and does nothing else."""
 
     dummies_per_class: int = 16

@@ -1,9 +1,11 @@
 """The contract of an inspection: asked without data how suspicious a model is."""
 
+from abc import abstractmethod
 from typing import Protocol
 
 from torch import nn
 
+from fl_defense.facts import Method
 from fl_defense.model.spec import ModelSpec
 from fl_defense.state import State
 
@@ -28,16 +30,18 @@ class Finding(Protocol):
         """What the next round's inspection may start from."""
 
 
-class Inspection(Protocol):
+class Inspection(Method, Protocol):
     """Inspects a model of any origin; its settings are the dataclass's fields."""
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse what cannot be inspected.
+        """Refuse what cannot be inspected; by default nothing.
 
         Raises:
             ValueError: if the model or its images do not fit.
         """
+        del model, spec
 
+    @abstractmethod
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
     ) -> Finding:

@@ -17,11 +17,13 @@ that the data taught.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
+from fl_defense.inspections.base import Inspection
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.precision import Execution
 from fl_defense.model.spec import ModelSpec
@@ -76,7 +78,7 @@ class TriggerFinding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerSearch:
+class TriggerSearch(Inspection):
     """The inspection's settings.
 
     Raises:
@@ -93,6 +95,12 @@ class TriggerSearch:
     """Search steps at the strongest places, after the first ones everywhere."""
     batch_size: int = 96
     """Images in each of them."""
+
+    facts: ClassVar[Facts] = Facts(
+        cost="some 20,000 forward passes",
+        paper="ours; asks what Neural Cleanse asks (Wang et al., IEEE S&P 2019)",
+        limits="other triggers over the whole image; a patch that turns one class alone",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

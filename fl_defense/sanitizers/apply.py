@@ -71,7 +71,7 @@ def apply_sanitizer(
 def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> None:
     """Ask a sanitizer, before anything is trained, whether it can repair models like this one.
 
-    A sanitizer without a method `check` takes every model. The global random state stays as it is.
+    The global random state stays as it is.
 
     Args:
         sanitizer: the defense to ask.
@@ -81,10 +81,8 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
     Raises:
         ValueError: if it cannot; the message says why.
     """
-    check = getattr(sanitizer, "check", None)
-    if check is not None:
-        with torch.random.fork_rng(devices=[]):
-            check(model, spec)
+    with torch.random.fork_rng(devices=[]):
+        sanitizer.check(model, spec)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ A sanitizer gets a suspect model and its structure, and gives back a repaired co
 given data, a trigger, a target class or an attack success rate: there is no argument for them.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from fl_defense.facts import Method
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
 from fl_defense.state import State
@@ -44,17 +46,31 @@ class Sanitized:
 
 
 @runtime_checkable
-class Sanitizer(Protocol):
+class Sanitizer(Method, Protocol):
     """A defense: a frozen dataclass whose fields are its hyper-parameters.
 
-    One that cannot repair every model may also have a method `check(model, spec)`, which raises a
-    ValueError that says why; see `check_sanitizer`.
+    Derive from it and write `sanitize`; all else has a default.
     """
 
     @property
     def changes_models(self) -> bool:
         """False for a defense that is meant to return the suspect's weights; a class variable."""
+        return True
 
+    @property
+    def purifies(self) -> bool:
+        """True for a defense that is meant to return `Sanitized.purify`; a class variable."""
+        return False
+
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Refuse, before anything is trained, models that cannot be repaired; by default none.
+
+        Raises:
+            ValueError: if it cannot repair models like this one; the message says why.
+        """
+        del model, spec
+
+    @abstractmethod
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
     ) -> Sanitized:

@@ -37,11 +37,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.batchnorm import correct_statistics
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, trainable
-from fl_defense.sanitizers.base import Sanitized
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
 from fl_defense.surrogates.base import Surrogate
 from fl_defense.surrogates.familiarity import draw_familiar
@@ -56,7 +57,7 @@ STATISTICS_IMAGES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCU:
+class BCU(Sanitizer):
     """Re-initialisation by depth, then distillation; the defaults are those of `per_round`.
 
     Raises:
@@ -94,7 +95,13 @@ class BCU:
     """Fit the statistics once to the replaced weights and keep them, or update them as the paper
     does."""
 
-    changes_models: ClassVar[bool] = True
+    facts: ClassVar[Facts] = Facts(
+        needs="nothing, or unlabelled images",
+        changes="all weights",
+        cost="400,000 forward passes",
+        paper="Pang et al., CVPR 2023, arXiv 2211.12044",
+        limits="images that carry the trigger teach it again",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

@@ -28,14 +28,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.spec import ModelSpec
-from fl_defense.sanitizers.base import Sanitized
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
 from fl_defense.validation import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLP:
+class CLP(Sanitizer):
     """Channel Lipschitz pruning: no training, no images, under a second.
 
     Raises:
@@ -45,7 +46,13 @@ class CLP:
     threshold: float = 3.0
     """Standard deviations above its layer's mean from which a channel is pruned (u), positive."""
 
-    changes_models: ClassVar[bool] = True
+    facts: ClassVar[Facts] = Facts(
+        needs="BatchNorm",
+        changes="a few BatchNorm channels",
+        cost="under a second",
+        paper="Zheng et al., ECCV 2022, arXiv 2208.03111",
+        limits="networks whose convolutions have no BatchNorm",
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "threshold")

@@ -6,16 +6,18 @@ from typing import ClassVar
 
 from torch import nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.spec import ModelSpec
-from fl_defense.sanitizers.base import Sanitized
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoDefense:
+class NoDefense(Sanitizer):
     """Returns the suspect as it is."""
 
     changes_models: ClassVar[bool] = False
+    facts: ClassVar[Facts] = Facts(cost="none", paper="the control", limits="repairs nothing")
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None

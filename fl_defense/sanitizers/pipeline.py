@@ -15,7 +15,7 @@ MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipeline:
+class Pipeline(Sanitizer):
     """Sanitizers in order; in a scenario, a list of them.
 
     Each is held to the contract by itself. Purifiers are put in a row, too.
@@ -42,6 +42,11 @@ class Pipeline:
     def changes_models(self) -> bool:
         """Whether any step does."""
         return any(step.changes_models for step in self.steps)
+
+    @property
+    def purifies(self) -> bool:
+        """Whether any step does."""
+        return any(step.purifies for step in self.steps)
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse a model that one of the steps refuses.

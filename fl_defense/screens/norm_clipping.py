@@ -7,10 +7,12 @@ USENIX Security 2022).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.spec import ModelSpec
 from fl_defense.screens.base import Reply, ScreenedRound, Screening, Verdict
 from fl_defense.state import State
@@ -27,6 +29,14 @@ class NormClipping:
 
     max_norm: float | None = None
     """Longest update, the L2 norm over all weights; null: the median of the round's replies."""
+
+    facts: ClassVar[Facts] = Facts(
+        needs="single updates: no secure aggregation",
+        changes="long updates, which are scaled back",
+        cost="one norm per reply",
+        paper="Sun et al., 2019, arXiv 1911.07963; the median as bound is FLAME's",
+        limits="leaves nobody out; a backdoor within the bound passes",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

@@ -26,8 +26,6 @@ from fl_defense.model.spec import ModelSpec, Pixels, try_model
 from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.sanitizers import (
     ContractError,
-    NoDefense,
-    Pipeline,
     Sanitized,
     Sanitizer,
     apply_sanitizer,
@@ -135,7 +133,7 @@ class RepairRequest(ModelRequest):
                 the input shape, or a file of that kind cannot hold what the defense makes.
             ModelFileError: if a file cannot be used.
         """
-        if out.suffix != PROGRAM_SUFFIX and _purifies(self.defense):
+        if out.suffix != PROGRAM_SUFFIX and self.defense.purifies:
             raise _cannot_hold_purifier(out)
         suspect, spec = self.read(model_file, device)
         result, notes = _sanitize(self.defense, suspect, spec, seed)
@@ -275,12 +273,6 @@ def _sanitize(
         except (ValueError, ContractError) as error:
             raise ConfigError([f"defense: {error}"]) from error
     return result, idle
-
-
-def _purifies(sanitizer: Sanitizer) -> bool:
-    """Tell whether a defense acts on images: all do that leave the weights, but for no defense."""
-    steps = sanitizer.steps if isinstance(sanitizer, Pipeline) else (sanitizer,)
-    return any(not step.changes_models and not isinstance(step, NoDefense) for step in steps)
 
 
 def _cannot_hold_purifier(out: Path) -> ConfigError:

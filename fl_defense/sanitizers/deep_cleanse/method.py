@@ -33,10 +33,11 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.deployed import DeployedModel, predict
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy
-from fl_defense.sanitizers.base import Sanitized
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.deep_cleanse.completion import CompletionNetwork, train_completion
 from fl_defense.sanitizers.deep_cleanse.purifier import Purifier, Saliency, layers_to_look_at
 from fl_defense.state import State
@@ -56,7 +57,7 @@ MOST_LAYERS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepCleanse:
+class DeepCleanse(Sanitizer):
     """Cuts out what decides the answer and paints it over; the weights stay.
 
     Raises:
@@ -90,6 +91,14 @@ class DeepCleanse:
     """Adam's peak learning rate for the completion network."""
 
     changes_models: ClassVar[bool] = False
+    purifies: ClassVar[bool] = True
+    facts: ClassVar[Facts] = Facts(
+        needs="nothing, or unlabelled images",
+        changes="nothing: purifies images at inference",
+        cost="several passes per image at inference",
+        paper="Doan et al., arXiv 1908.03369 (Februus, ACSAC 2020)",
+        limits="patches alone: a blended or warped trigger is nowhere",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

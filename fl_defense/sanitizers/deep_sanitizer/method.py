@@ -39,6 +39,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
@@ -50,7 +51,7 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
-from fl_defense.sanitizers.base import Sanitized
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.deep_sanitizer.dummies import Balancing, Dummies
 from fl_defense.search.effects import raised, rise_of_served
 from fl_defense.search.patches import searched_side
@@ -78,7 +79,7 @@ HALVES_PER_CHANGED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSanitizer:
+class DeepSanitizer(Sanitizer):
     """Head repair on dummy features (our reconstruction); the defaults are those of `per_round`.
 
     Raises:
@@ -131,7 +132,13 @@ class DeepSanitizer:
     """Of extractor and heads. bfloat16 takes 70 to 115 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
-    changes_models: ClassVar[bool] = True
+    facts: ClassVar[Facts] = Facts(
+        needs="a network that can be cut in two",
+        changes="weights after the cut (`repair.inspect-at`)",
+        cost="60,000 to 71,000 forward passes",
+        paper="our reconstruction of DeepSanitizer's outline (TDSC submission 2025)",
+        limits="what the extractor has fused with the target's features stays",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

@@ -47,6 +47,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
@@ -64,7 +65,7 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
-from fl_defense.sanitizers.base import Sanitized
+from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.search.effects import excess, raised, rise_of_served
 from fl_defense.search.patches import PatchSearch, Trial, searched_side, trial_on
 from fl_defense.state import State
@@ -92,7 +93,7 @@ CLASSES_MEASURED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class DHBE:
+class DHBE(Sanitizer):
     """Restricted adversarial distillation; the defaults are those of `per_round`.
 
     Raises:
@@ -158,7 +159,12 @@ class DHBE:
     """Of teacher and student. bfloat16 takes 70 to 115 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
 
-    changes_models: ClassVar[bool] = True
+    facts: ClassVar[Facts] = Facts(
+        changes="all weights",
+        cost="110,000 to 135,000 forward passes",
+        paper="Yan et al., AsiaCCS 2023, arXiv 2306.08009; shortened by us",
+        limits="patches larger than `patch-size`; whole-image triggers of other families",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

@@ -89,7 +89,7 @@ def drifts(received: dict[str, Tensor], node: int) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Halve:
+class Halve(Sanitizer):
     """Halves every parameter: easy to follow through the rounds."""
 
     changes_models: ClassVar[bool] = True
@@ -103,7 +103,7 @@ class Halve:
 
 
 @dataclass(frozen=True)
-class Breaks:
+class Breaks(Sanitizer):
     changes_models: ClassVar[bool] = True
 
     def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
@@ -111,7 +111,7 @@ class Breaks:
 
 
 @dataclass(frozen=True)
-class Ruins:
+class Ruins(Sanitizer):
     """Makes a model that answers one class whatever it sees."""
 
     changes_models: ClassVar[bool] = True
@@ -333,7 +333,7 @@ def test_after_a_failure_the_last_repaired_model_is_released(lab: Lab) -> None:
     """Clients go on from aggregates here: the one before was never repaired."""
 
     @dataclass(frozen=True)
-    class HalvesOnce:
+    class HalvesOnce(Sanitizer):
         changes_models: ClassVar[bool] = True
 
         def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
@@ -406,7 +406,7 @@ def test_the_model_that_a_run_begins_with_can_be_repaired_before_it_is_sent(lab:
 
 def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
     @dataclass(frozen=True)
-    class Idle:
+    class Idle(Sanitizer):
         changes_models: ClassVar[bool] = True
 
         def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:

@@ -9,12 +9,12 @@ from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.repairer import Repairer, RepairState
 from fl_defense.rounds.schedule import Schedule
-from fl_defense.sanitizers import Sanitized
+from fl_defense.sanitizers import Sanitized, Sanitizer
 from fl_defense.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class Drawing(Sanitizer):
     """Changes nothing; notes a number that it draws, as methods draw their images."""
 
     drawn: list[float] = field(default_factory=list)

@@ -187,7 +187,7 @@ def test_every_field_has_a_sentence(sanitizer: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Spoils:
+class Spoils(Sanitizer):
     """A sanitizer that breaks one law."""
 
     how: str

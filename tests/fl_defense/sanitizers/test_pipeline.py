@@ -14,12 +14,13 @@ from fl_defense.sanitizers import (
     NoEffectWarning,
     Pipeline,
     Sanitized,
+    Sanitizer,
     apply_sanitizer,
 )
 
 
 @dataclass(frozen=True)
-class Shift:
+class Shift(Sanitizer):
     """Adds to every weight, counts its calls in its state."""
 
     by: float
@@ -46,7 +47,7 @@ class Scale(nn.Module):
 
 
 @dataclass(frozen=True)
-class Purify:
+class Purify(Sanitizer):
     """Leaves the model and returns a purifier."""
 
     factor: float

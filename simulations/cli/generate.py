@@ -1,0 +1,178 @@
+"""Writes what is made from the code: the JSON Schema, `configs/defenses`, tables in the documents.
+
+    python -m simulations.cli.generate           # writes; `make generated`
+    python -m simulations.cli.generate --check   # fails if a file is stale; part of `make check`
+
+A table stands between `<!-- generated: NAME -->` and `<!-- end -->`, in any Markdown file of the
+repository; the names are those of `BLOCKS`.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from textwrap import wrap
+
+from fl_defense.facts import Facts
+from fl_defense.inspections import INSPECTIONS
+from fl_defense.sanitizers import SANITIZERS
+from fl_defense.screens import SCREENS
+from simulations.cli.list_fields import Row, part_rows, scenario_rows, spelled
+from simulations.scenario.fields import REQUIRED, first_sentence
+from simulations.scenario.load import scenario_schema
+from simulations.scenario.named_parts import presets_of
+from simulations.scenario.parts import Part
+from simulations.scenario.tables import SANITIZER, TABLES
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Write the files, or with `--check` name those that are stale and fail."""
+    stale = [path for path, text in generated_files().items() if read(path) != text]
+    if "--check" in sys.argv[1:]:
+        if stale:
+            names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+            sys.exit(f"stale: {names}; run `make generated`")
+        return
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(generated_files()[path], encoding="utf-8")
+
+
+def read(path: Path) -> str | None:
+    """Return a file's text, or None if there is no such file."""
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def generated_files() -> dict[Path, str]:
+    """Return the text of every file that is written, or partly written, from the code."""
+    files = {
+        ROOT / "configs/scenario.schema.json": json.dumps(scenario_schema(), indent=2) + "\n",
+        ROOT / "docs/reference/scenario.md": scenario_page(),
+    }
+    for name in SANITIZERS:
+        path = ROOT / "configs/defenses" / f"{name.replace('-', '_')}.yaml"
+        files[path] = defense_file(name)
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        if page not in files and "<!-- generated: " in text:
+            files[page] = with_blocks(text)
+    return files
+
+
+def with_blocks(text: str) -> str:
+    """Return a document with each generated block made anew.
+
+    Raises:
+        KeyError: if a block has a name that is not known.
+    """
+    return BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[3], text)
+
+
+def defense_file(name: str) -> str:
+    """Return a YAML file with every field of a defense, its default and its sentence."""
+    cls = SANITIZERS[name]
+    lines = [
+        f"# {in_yaml(first_sentence(cls))}",
+        "# Paste under `defense:` in a scenario; every field stands here with its default.",
+        f"name: {name}",
+        *_yaml_lines(SANITIZER.part_of(cls)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_lines(part: Part, value: object = None, indent: str = "") -> Iterator[str]:
+    """Yield the fields of a part with their sentences, those of parts inside it indented."""
+    for key, (setting, reader) in part.settings.items():
+        default = setting.default if value is None else getattr(value, setting.name)
+        sentence = in_yaml(setting.sentence)
+        yield from (
+            f"{indent}# {line}" for line in wrap(sentence, 98 - len(indent), break_on_hyphens=False)
+        )
+        if isinstance(reader, Part) and default is not REQUIRED:
+            yield f"{indent}{key}:"
+            yield from _yaml_lines(reader, default, indent + "  ")
+        else:
+            yield f"{indent}{key}: {spelled(reader.write(default))}"
+
+
+def scenario_page() -> str:
+    """Return the page with all keys of a scenario."""
+    sections = [
+        "# Keys of a scenario",
+        "Made by `make generated` from the code; `fl-defense list` prints the same.",
+        "Keys are dotted as `--set` takes them.",
+        rows_table(scenario_rows()).rstrip(),
+    ]
+    for kind, part in TABLES.items():
+        sections.append(f"## {kind}")
+        for name, cls in part.table.items():
+            presets = ", ".join(f"`{preset}`" for preset in presets_of(cls))
+            about = in_yaml(first_sentence(cls))
+            sections.append(f"### {kind}: {name}")
+            sections.append(f"{about} Presets: {presets}." if presets else about)
+            if part.part_of(cls).settings:
+                sections.append(rows_table(part_rows(part.part_of(cls))).rstrip())
+    return "\n\n".join(sections) + "\n"
+
+
+def rows_table(rows: Iterable[Row]) -> str:
+    """Return keys with their defaults and sentences as a table."""
+    return markdown(
+        ("key", "default", "meaning"),
+        ((f"`{key}`", f"`{default}`", in_yaml(sentence)) for key, default, sentence in rows),
+    )
+
+
+def facts_table(table: Mapping[str, type], *columns: str) -> str:
+    """Return the entries of a table with their facts."""
+    entries = ((name, facts_of(cls)) for name, cls in table.items())
+    return markdown(
+        ("name", *columns),
+        ((f"`{name}`", *(getattr(facts, column) for column in columns)) for name, facts in entries),
+    )
+
+
+def facts_of(cls: type) -> Facts:
+    """Return what a class says of itself."""
+    facts = getattr(cls, "facts", None)
+    return facts if isinstance(facts, Facts) else Facts()
+
+
+def sentences(table: Mapping[str, type]) -> str:
+    """Return the entries of a table with the first sentences of their docstrings."""
+    return markdown(
+        ("name", "what it is"),
+        ((f"`{name}`", in_yaml(first_sentence(cls))) for name, cls in table.items()),
+    )
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [list(head)]
+    lines.append(["---"] * len(lines[0]))
+    lines += ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def in_yaml(sentence: str) -> str:
+    """Spell the names of fields and presets in a sentence as YAML does."""
+    text = " ".join(sentence.split())
+    return re.sub(r"`[a-z]+(?:_[a-z]+)+`", lambda found: found[0].replace("_", "-"), text)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "defenses": lambda: facts_table(SANITIZERS, "needs", "changes", "cost", "paper", "limits"),
+    "inspections": lambda: facts_table(INSPECTIONS, "needs", "cost", "paper", "limits"),
+    "screens": lambda: facts_table(SCREENS, "needs", "changes", "paper", "limits"),
+    **{kind: partial(sentences, part.table) for kind, part in TABLES.items()},
+}
+"""What stands in a block, by its name."""
+
+
+if __name__ == "__main__":
+    main()
