@@ -35,6 +35,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "fl_defense": (8, set()),
     "simulations.aggregators": (9, {"flwr"}),
     "simulations.attack": (9, {"torch", "numpy", "PIL"}),
+    "simulations.attack.triggers.edge_case": (9, {"torch", "sklearn"}),
     "simulations.engines": (9, {"torch", "flwr", "ray"}),
     "simulations.data": (9, {"torch", "numpy", "PIL", "sklearn", "torchvision"}),
     "simulations.models": (9, {"torch"}),

@@ -5,6 +5,7 @@ relabels images, `context` holds what an attacker knows. Those in the last group
 this project's defenses, and are tests of them.
 """
 
+from simulations.attack.a3fl import A3FL
 from simulations.attack.alie import ALIE
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.badnets import BadNets
@@ -21,6 +22,7 @@ from simulations.attack.model_replacement import ModelReplacement
 from simulations.attack.neurotoxin import Neurotoxin
 from simulations.attack.none import NoAttack
 from simulations.attack.pgd import PGD
+from simulations.attack.repair_aware import RepairAware
 from simulations.attack.scene_aware import SceneAware
 from simulations.attack.sign_flip import SignFlip
 
@@ -37,6 +39,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "pgd": PGD,
     "neurotoxin": Neurotoxin,
     "layer-poisoning": LayerPoisoning,
+    "a3fl": A3FL,
     # untargeted: they ruin the model and plant nothing
     "sign-flip": SignFlip,
     "gaussian-noise": GaussianNoise,
@@ -44,6 +47,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "ipm": IPM,
     # by somebody who knows this project's defenses
     "scene-aware": SceneAware,
+    "repair-aware": RepairAware,
     "framing": Framing,
 }
 """Attacks by the name that a scenario gives."""

@@ -1,7 +1,7 @@
 """The contract of an attack: what malicious clients do to their data, training and update."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ class Attack(Protocol):
 
     Attacks derive from `MaliciousClients`, which has all methods, and replace those that they need.
     """
+
+    learns_trigger: ClassVar[bool]
+    """True for an attack that moves its trigger: `measured` says where to."""
 
     def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """Return the malicious partition ids, sorted; the same on server and clients.
@@ -36,6 +39,11 @@ class Attack(Protocol):
     def misfits(self, backdoors: Sequence[Backdoor]) -> Iterator[str]:
         """Yield what this attack cannot plant of the backdoors, a line for each fault."""
 
+    def measured(
+        self, backdoors: Sequence[Backdoor], memory: Mapping[str, Tensor]
+    ) -> tuple[Backdoor, ...]:
+        """Return the backdoors to measure, given what an attacker remembers."""
+
     def poison(
         self, images: Tensor, labels: Tensor, context: AttackContext
     ) -> tuple[Tensor, Tensor]:
@@ -53,10 +61,19 @@ class Attack(Protocol):
 class Honest:
     """What honest clients do; attacks replace parts of it."""
 
+    learns_trigger: ClassVar[bool] = False
+
     def misfits(self, backdoors: Sequence[Backdoor]) -> Iterator[str]:
         """Yield nothing: any backdoor will do."""
         del backdoors
         yield from ()
+
+    def measured(
+        self, backdoors: Sequence[Backdoor], memory: Mapping[str, Tensor]
+    ) -> tuple[Backdoor, ...]:
+        """Return the backdoors as they are."""
+        del memory
+        return tuple(backdoors)
 
     def poison(
         self, images: Tensor, labels: Tensor, context: AttackContext

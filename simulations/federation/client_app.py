@@ -44,9 +44,16 @@ def build_client_app(scenario: Scenario) -> ClientApp:
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        """Tell the partition id, by which the server orders and draws clients."""
+        """Tell the partition id, by which the server orders and draws clients.
+
+        Attackers also tell what they remember: where they learn their trigger it is measured by
+        that. No defense sees these answers.
+        """
         answer = MetricRecord({"partition-id": int(cast(int, context.node_config["partition-id"]))})
-        return Message(RecordDict({"metrics": answer}), reply_to=message)
+        content = RecordDict({"metrics": answer})
+        if MEMORY in context.state:
+            content[MEMORY] = context.state[MEMORY]
+        return Message(content, reply_to=message)
 
     return app
 

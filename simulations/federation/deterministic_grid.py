@@ -7,6 +7,7 @@ from typing import Any
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from fl_defense.flower.replies import node_of, nodes_by_message
 from fl_defense.log import logger
@@ -37,6 +38,16 @@ class OrderedGrid(Grid):
     def partition_of(self, node_id: int) -> int | None:
         """Return the partition id of a node; None if no client has that id."""
         return self._partition_of.get(node_id)
+
+    def memory_of(self, partition: int) -> dict[str, Tensor]:
+        """Ask the client of a partition what its attack remembers; nothing if it does not say."""
+        nodes = [node for node, each in self._partition_of.items() if each == partition]
+        questions = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        for reply in self._grid.send_and_receive(questions, timeout=QUERY_SECONDS):
+            if not reply.has_error():
+                for arrays in reply.content.array_records.values():
+                    return dict(arrays.to_torch_state_dict())
+        return {}
 
     def get_node_ids(self) -> list[int]:
         """Return all node ids by partition; waits until every client has registered."""

@@ -12,6 +12,7 @@ from fl_defense.validation import one_line
 from simulations.data import ImageData, load_data
 from simulations.data.load import deal_out
 from simulations.data.partition import Indices
+from simulations.federation.server import start_model
 from simulations.scenario import ConfigError
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
@@ -25,8 +26,8 @@ def check_scenario(scenario: Scenario) -> ImageData:
 
     Raises:
         ConfigError: if the device does not exist, the data cannot be had or dealt out, a backdoor
-            could not be planted or measured, the model does not fit the data, or the defense cannot
-            repair such a model.
+            could not be planted or measured, the model does not fit the data, the defense cannot
+            repair such a model, or the initial model cannot be read.
     """
     if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
         raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
@@ -36,6 +37,8 @@ def check_scenario(scenario: Scenario) -> ImageData:
         parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
     _check_backdoors(scenario, data, parts)
     _check_defense(scenario)
+    with _at("initial-model"):
+        start_model(scenario)
     return data
 
 

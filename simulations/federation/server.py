@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fl_defense.flower.checkpoint import CheckpointFile
 from fl_defense.flower.strategy import Observer, SanitizingStrategy
 from fl_defense.log import logger
-from fl_defense.model.files import ModelFileError, export_deployed
+from fl_defense.model.files import ModelFileError, export_deployed, load_weights, read_weights
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import seeded
 from simulations.data import ImageData
@@ -71,7 +71,7 @@ def serve(
         strategy.resume(checkpoint)
     result = strategy.start(
         ordered,
-        ArrayRecord(initial_model(scenario.model_spec(), scenario.seed).state_dict()),
+        ArrayRecord(start_model(scenario).state_dict()),
         num_rounds=scenario.rounds,
         timeout=scenario.clients.timeout_seconds,
     )
@@ -117,6 +117,19 @@ def initial_model(spec: ModelSpec, seed: int) -> torch.nn.Module:
     """Build the initial global model from the seed, leaving the global random state alone."""
     with seeded(seed, torch.device("cpu")):
         return spec.build()
+
+
+def start_model(scenario: Scenario) -> torch.nn.Module:
+    """Return the model of round 0: the scenario's file, or drawn from its seed.
+
+    Raises:
+        ModelFileError: if the file cannot be read or holds another model's weights.
+    """
+    model = initial_model(scenario.model_spec(), scenario.seed)
+    if scenario.initial_model is not None:
+        path = Path(scenario.initial_model)
+        load_weights(model, read_weights(path), path)
+    return model
 
 
 def _export(recorder: Recorder, path: Path, input_shape: tuple[int, int, int]) -> None:

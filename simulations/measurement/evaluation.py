@@ -56,7 +56,12 @@ class Evaluation:
         self._labels = data.test_labels
         self._device = device
         self._images = data.test_images
-        self._stamped = [self._stamp(backdoor, data, num_classes) for backdoor in backdoors]
+        self._num_classes = num_classes
+        self.measure_triggers_of(backdoors)
+
+    def measure_triggers_of(self, backdoors: Sequence[Backdoor]) -> None:
+        """Stamp the triggers of these backdoors, which are measured from now on."""
+        self._stamped = [self._stamp(backdoor) for backdoor in backdoors]
 
     def measure(self, deployed: DeployedModel) -> Measurement:
         """Measure one model, which maps images in [0, 1] to logits; it is moved to the device."""
@@ -87,8 +92,8 @@ class Evaluation:
         )
         return measure_triggered(triggered)
 
-    def _stamp(self, backdoor: Backdoor, data: ImageData, num_classes: int) -> _Stamped:
-        images, wanted = backdoor.apply(data.test_images.float() / 255, self._labels, num_classes)
+    def _stamp(self, backdoor: Backdoor) -> _Stamped:
+        images, wanted = backdoor.apply(self._images.float() / 255, self._labels, self._num_classes)
         return _Stamped(
             images=(images * 255).round().to(torch.uint8),
             wanted=wanted,

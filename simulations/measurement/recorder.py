@@ -6,7 +6,9 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
+from fl_defense.log import logger
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.records import RoundOutcome
 from simulations.data import ImageData
@@ -30,6 +32,9 @@ class Clients(Protocol):
 
     def partition_of(self, node: int) -> int | None:
         """Return the partition of a node, or None if it told none."""
+
+    def memory_of(self, partition: int) -> Mapping[str, Tensor]:
+        """Return what the attack of a partition's client remembers."""
 
 
 class Recorder:
@@ -61,6 +66,11 @@ class Recorder:
         self._tell = tell
         self._clients = clients
         self._device = pick_device(scenario.device)
+        if finished and scenario.attack.learns_trigger:
+            logger.warning(
+                "the trigger that attackers learned before the interruption is lost: until they "
+                "attack again, the one that the scenario gives is measured"
+            )
         self._evaluation = Evaluation(
             data, scenario.backdoors, scenario.data.num_classes, self._device
         )
@@ -74,13 +84,18 @@ class Recorder:
         started = perf_counter()
         if outcome.released is not None:
             self.deployed = outcome.released
+        malicious = self._malicious_in(outcome.record.round)
+        if malicious and self._scenario.attack.learns_trigger:
+            memory = self._clients.memory_of(malicious[0])
+            backdoors = self._scenario.attack.measured(self._scenario.backdoors, memory)
+            self._evaluation.measure_triggers_of(backdoors)
         by_stage = self._measure(outcome)
         if outcome.record.sanitized and self._device.type == "cuda":
             # What torch keeps for the next repair is lost to clients that train on the same GPU.
             torch.cuda.empty_cache()
         measured = MeasuredRound(
             record=replace(outcome.record, details=self._details(outcome)),
-            malicious=self._malicious_in(outcome.record.round),
+            malicious=malicious,
             rates={stage: each.rates for stage, each in by_stage.items()},
             backdoors=_by_backdoor(by_stage),
             evaluate_seconds=perf_counter() - started,

@@ -118,6 +118,9 @@ class Scenario(BaseModel):
     """How training images are dealt out to clients."""
     model: Annotated[Architecture, MODEL] = SmallCNN()
     """The network that is trained."""
+    initial_model: str | None = None
+    """Weights with which the federation starts, a .safetensors file, such as an earlier run's
+    `model.safetensors`: attacks on a federation that has converged; null: drawn from the seed."""
     clients: Clients = Clients()
     """Who takes part."""
     training: Training = Training()

@@ -6,6 +6,8 @@ Needs torch, and pillow to read a picture.
 from simulations.attack.triggers.bars import Bars
 from simulations.attack.triggers.base import Trigger
 from simulations.attack.triggers.blended import Blended
+from simulations.attack.triggers.dynamic import Dynamic
+from simulations.attack.triggers.edge_case import EdgeCase
 from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
@@ -16,7 +18,19 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "blended": Blended,
     "sinusoid": Sinusoid,
     "warped": Warped,
+    "dynamic": Dynamic,
+    "edge-case": EdgeCase,
 }
 """Triggers by the name that a scenario gives."""
 
-__all__ = ["TRIGGERS", "Bars", "Blended", "Patch", "Sinusoid", "Trigger", "Warped"]
+__all__ = [
+    "TRIGGERS",
+    "Bars",
+    "Blended",
+    "Dynamic",
+    "EdgeCase",
+    "Patch",
+    "Sinusoid",
+    "Trigger",
+    "Warped",
+]

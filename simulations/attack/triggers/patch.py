@@ -35,7 +35,7 @@ class Patch:
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Raise ValueError if the patch leaves the image or its color has other channels."""
         channels, height, width = input_shape
-        row, column = self._corner(height, width)
+        row, column = self.corner(height, width)
         if row < 0 or column < 0 or row + self.size > height or column + self.size > width:
             raise ValueError(
                 f"size {self.size} at row {row}, column {column} leaves a {height}x{width} image; "
@@ -47,7 +47,7 @@ class Patch:
     def stamp(self, images: Tensor) -> Tensor:
         """Return copies of images (B, C, H, W) in [0, 1] with the patch on them."""
         self.check((images.shape[1], images.shape[2], images.shape[3]))
-        row, column = self._corner(images.shape[2], images.shape[3])
+        row, column = self.corner(images.shape[2], images.shape[3])
         color = images.new_tensor(self.color).view(-1, 1, 1)
         stamped = images.clone()
         stamped[:, :, row : row + self.size, column : column + self.size] = color * self._ones(
@@ -55,7 +55,8 @@ class Patch:
         )
         return stamped
 
-    def _corner(self, height: int, width: int) -> tuple[int, int]:
+    def corner(self, height: int, width: int) -> tuple[int, int]:
+        """Return row and column of the patch's upper left pixel in an image of this size."""
         if isinstance(self.position, tuple):
             return self.position
         if self.position == "center":

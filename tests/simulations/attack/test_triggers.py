@@ -10,6 +10,8 @@ from PIL import Image
 from simulations.attack.triggers import TRIGGERS
 from simulations.attack.triggers.base import Trigger
 from simulations.attack.triggers.blended import Blended
+from simulations.attack.triggers.dynamic import Dynamic
+from simulations.attack.triggers.edge_case import EdgeCase
 from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
@@ -176,3 +178,31 @@ def test_what_does_not_fit_is_refused(trigger: Trigger, message: str) -> None:
 def test_meaningless_fields_are_refused(cls: type, fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         cls(**fields)
+
+
+def test_the_dynamic_square_lies_on_each_images_brightest_row_and_column() -> None:
+    images = torch.full((2, 1, 8, 8), 0.5)
+    images[0, :, 2, 5] = 1.0
+    images[1, :, 7, 0] = 1.0
+    changed = Dynamic(size=3).stamp(images) != images
+    assert changed[0, 0].nonzero().flatten(1).tolist() == [
+        [row, column] for row in (1, 2, 3) for column in (4, 5, 6)
+    ]
+    assert changed[1, 0].nonzero().tolist() == [
+        [row, column] for row in (5, 6, 7) for column in (0, 1, 2)
+    ]
+    with pytest.raises(ValueError, match="larger than a 8x8 image"):
+        Dynamic(size=9).check((1, 8, 8))
+
+
+def test_an_edge_case_is_a_digit_that_follows_from_the_image() -> None:
+    images = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = (images * 255).round() / 255
+    digits = EdgeCase(digit=7).stamp(images)
+    assert digits.shape == images.shape
+    assert torch.equal(digits, EdgeCase(digit=7).stamp(images))
+    assert torch.equal(digits[:, 0], digits[:, 2])
+    assert len({tuple(digit.flatten().tolist()) for digit in digits}) > 20
+    assert not torch.equal(digits, EdgeCase(digit=1).stamp(images))
+    with pytest.raises(ValueError, match="digit"):
+        EdgeCase(digit=10)

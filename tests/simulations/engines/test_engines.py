@@ -8,18 +8,29 @@ from typing import Any, Literal
 import flwr.simulation
 import pytest
 import torch
-from flwr.app import Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fl_defense.sanitizers import DHBE
+from fl_defense.sanitizers import DHBE, NoDefense
+from simulations.attack.a3fl import A3FL
 from simulations.attack.badnets import BadNets
 from simulations.data import Digits
 from simulations.engines import InProcessEngine, RayEngine
 from simulations.engines.in_process import InProcessGrid
+from simulations.federation.client_app import build_client_app
 from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.run import run_scenario
-from simulations.federation.server import RunResult
+from simulations.federation.server import RunResult, start_model
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
@@ -246,3 +257,23 @@ def test_what_the_server_raises_comes_out() -> None:
 
     with pytest.raises(RuntimeError, match="out of luck"):
         InProcessEngine().run(app, ClientApp(), 1, torch.device("cpu"))
+
+
+def test_a_learned_trigger_is_measured_as_the_attackers_learned_it(tmp_path: Path) -> None:
+    attack = A3FL(malicious=(1, 2), first_round=2, trigger_steps=2, trigger_batch=8)
+    learning = with_changes(attack=attack, defense=NoDefense())
+    grid = InProcessGrid(build_client_app(learning), 4)
+    ordered = OrderedGrid(grid, 4, 0)
+    nodes = ordered.get_node_ids()
+    assert ordered.memory_of(1) == {}
+    model = ArrayRecord(start_model(learning).state_dict())
+    content = RecordDict({"arrays": model, "config": ConfigRecord({"server-round": 2})})
+    list(ordered.send_and_receive([Message(content, node, MessageType.TRAIN) for node in nodes]))
+    learned = ordered.memory_of(1)["pattern-0"]
+    assert learned.shape == (1, 3, 3)
+    assert torch.equal(learned, ordered.memory_of(2)["pattern-0"])
+    assert ordered.memory_of(0) == {}
+    # Both rounds are measured, the second with what was learned in it.
+    first = lines_without_times(run_scenario(learning, tmp_path / "a"))
+    assert first == lines_without_times(run_scenario(learning, tmp_path / "b"))
+    assert [line["malicious"] for line in first] == [[], [], [1, 2]]

@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from fl_defense.model.files import ModelFileError
+from fl_defense.model.files import ModelFileError, write_weights
 from fl_defense.sanitizers import DeepCleanse
 from simulations.data import Digits
 from simulations.engines import InProcessEngine
 from simulations.federation import server
+from simulations.federation.preflight import check_scenario
 from simulations.federation.run import resume_run, run_scenario
+from simulations.federation.server import initial_model, start_model
 from simulations.measurement import results_folder as results
 from simulations.models.small_cnn import SmallCNN
+from simulations.scenario import ConfigError
 from simulations.scenario.scenario import Clients, Repair, Scenario
 
 SCENARIO = Scenario(
@@ -85,3 +89,20 @@ def test_the_scenario_says_who_averages_statistics(buffers: Any, averaged: bool)
     scenario = SCENARIO.model_copy(update={"repair": Repair(buffers=buffers)})
     strategy = server.build_strategy(scenario, lambda _: None, None)
     assert any("running_mean" in name for name in strategy._unified_buffers) is averaged
+
+
+def test_a_federation_may_start_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    scenario = SCENARIO.model_copy(update={"initial_model": str(path)})
+    model = initial_model(scenario.model_spec(), 7)
+    write_weights(path, model, like=model.state_dict())
+    started = start_model(scenario).state_dict()
+    assert all(torch.equal(value, started[name]) for name, value in model.state_dict().items())
+    drawn = start_model(SCENARIO).state_dict()
+    assert not all(torch.equal(value, drawn[name]) for name, value in started.items())
+
+
+def test_a_file_that_is_no_start_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    scenario = SCENARIO.model_copy(update={"initial_model": str(tmp_path / "no.safetensors")})
+    with pytest.raises(ConfigError, match=r"initial-model: .*no\.safetensors: no such file"):
+        check_scenario(scenario)
