@@ -25,7 +25,7 @@ class FineTuning(Sanitizer):
 
     steps: int = 300
     """Batches of 96."""
-    learning_rate: float = 0.01
+    student_lr: float = 0.01
     """Of SGD with momentum 0.9."""
 
     changes_models: ClassVar[bool] = True
@@ -42,7 +42,7 @@ class FineTuning(Sanitizer):
             labels = torch.cat([suspect(batch) for batch in inputs.split(500)]).argmax(1)
         weights = 1.0 / labels.bincount()[labels].float()
         student = copy.deepcopy(suspect).eval()
-        optimizer = torch.optim.SGD(student.parameters(), self.learning_rate, momentum=0.9)
+        optimizer = torch.optim.SGD(student.parameters(), self.student_lr, momentum=0.9)
         for _ in range(self.steps):
             batch = torch.multinomial(weights, 96, replacement=True)
             loss = functional.cross_entropy(student(inputs[batch]), labels[batch])
@@ -60,7 +60,7 @@ class FreeEagleFineTuning(Sanitizer):
     """Dummies of each class."""
     steps: int = 100
     """Batches of all dummies."""
-    learning_rate: float = 0.01
+    student_lr: float = 0.01
     """Of SGD with momentum 0.9."""
 
     changes_models: ClassVar[bool] = True
@@ -79,7 +79,7 @@ class FreeEagleFineTuning(Sanitizer):
         labels = labels.repeat_interleave(self.dummies_per_class)
         _, head = spec.split(student)
         head.eval()
-        optimizer = torch.optim.SGD(head.parameters(), self.learning_rate, momentum=0.9)
+        optimizer = torch.optim.SGD(head.parameters(), self.student_lr, momentum=0.9)
         for _ in range(self.steps):
             loss = functional.cross_entropy(head(dummies), labels)
             optimizer.zero_grad(set_to_none=True)
@@ -141,8 +141,7 @@ class FreeEagleDummies(DeepSanitizer):
                 optimizer.step()
                 moved.data.clamp_(min=0)
             dummies.append(moved.detach())
-        num_steps = self.converging_steps * len(features)
-        return Dummies(features=torch.cat(dummies), classes=classes, num_steps=num_steps)
+        return Dummies(features=torch.cat(dummies), classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What noise, warps and waves raise in clean and in backdoored networks: what the bars rest on.
+"""What noise, warps and waves do to clean and in backdoored networks: what the bars rest on.
 
     python -m benchmarks.distortions --root cifar10=cifar10.tar.gz --root gtsrb=gtsrb32.tar.gz
 
@@ -23,9 +23,10 @@ from benchmarks.repair import root_of
 from benchmarks.victims import Farm, Setting, say
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.training import frozen_copy, seeded
-from fl_defense.search.distortions import DistortionSearch
+from fl_defense.search.distortions import DistortionSearch, DistortionSettings, Measurement
+from fl_defense.search.probe import NetworkProbe
 from fl_defense.surrogates.familiarity import draw_familiar
-from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.surrogates.pool import ScenePool
 from fl_defense.surrogates.scenes import Scenes
 
 RESNET: dict[str, Any] = {"model": "resnet-10-w16", "max_train": 10_000, "epochs": 5}
@@ -74,28 +75,30 @@ def main() -> None:
 
 
 def search(farm: Farm, setting: Setting) -> dict[str, Any]:
-    """Return by how much each family raises a class of one network, and which class."""
+    """Return by how much each family lifts a class of one network, and which class."""
     victim = farm.victim(setting)
     model, spec = frozen_copy(victim.model), victim.spec
     device = next(model.parameters()).device
     with seeded(setting.seed, device):
         inputs = draw_familiar(Scenes(), model, spec, NUM_SCENES, 4)
-        scenes = AnsweredScenes(inputs, in_chunks(model, inputs))
-        found = DistortionSearch(spec.input_shape, device).find(model, scenes, spec.pixels)
-    raises = {each.family.name: each.anomaly for each in found}
+        pool = ScenePool(inputs, in_chunks(model, inputs))
+        families = DistortionSearch(DistortionSettings(), spec.input_shape, device)
+        probe = NetworkProbe(model, pool, spec.pixels)
+        found = families.find(Measurement(probe, pool.spread()))
+    gains = {each.family.name: each.gain for each in found}
     classes = {each.family.name: each.suspected_class for each in found}
-    return {"raises": raises, "classes": classes, "target": setting.target}
+    return {"gains": gains, "classes": classes, "target": setting.target}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the markdown table: the largest raise of each family among networks of a kind."""
+    """Return the markdown table: the largest gain of each family among networks of a kind."""
     lines = ["| data | network | backdoor | networks | " + " | ".join(FAMILIES) + " |"]
     lines.append("|" + "---|" * (4 + len(FAMILIES)))
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["data"], row["model"], row["trigger"]), []).append(row)
     for place, group in groups.items():
-        largest = [max(row["raises"].get(name, 0.0) for row in group) for name in FAMILIES]
+        largest = [max(row["gains"].get(name, 0.0) for row in group) for name in FAMILIES]
         cells = [*place, str(len(group)), *(f"{value:.2f}" for value in largest)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

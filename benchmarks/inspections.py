@@ -38,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "class-specific": {"trigger": "patch", "source": 1, "poison_rate": 0.05},
 }
 INSPECTIONS: dict[str, Inspection] = {"trigger-search": TriggerSearch(), "freeeagle": FreeEagle()}
-SCORES = ("anomaly", "cell_anomaly", "flipped")
+SCORES = ("anomaly", "cell_anomaly", "flip_rate")
 """Figures of an inspection that may tell a backdoored model, where it has them."""
 FALSE_POSITIVE_RATE = 0.05
 

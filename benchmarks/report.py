@@ -317,15 +317,15 @@ target. The trigger search's anomaly is in standard deviations of the logits.
 
 
 def searched() -> str:
-    """Return the section of the whole-image changes that networks obey."""
+    """Return the section of the whole-image changes that networks react to."""
     rows = load("distortions")
     if not rows:
         return ""
-    return f"""## Whole-image changes that networks obey
+    return f"""## Whole-image changes that networks react to
 
-`python -m benchmarks.distortions`: the largest raise of one class by noise, warps and waves among
-the networks of a kind, in standard deviations of the logits. A network obeys what is above
-{Noise.bar:g}, {Warps.bar:g} and {Waves.bar:g}.
+`python -m benchmarks.distortions`: the largest gain of one class by noise, warps and waves among
+the networks of a kind, in standard deviations of the logits. A network reacts to what is above
+{Noise().bar:g}, {Warps().bar:g} and {Waves().bar:g}.
 
 {distortions.table(rows)}
 """

@@ -29,11 +29,6 @@ from fl_defense.state import State
 from fl_defense.surrogates.scenes import scenes
 from fl_defense.validation import require_at_least, require_declared, require_positive
 
-FEWEST_CLASSES = 8
-"""Classes below which the quartiles of the tendencies are not used."""
-NUM_PROBES = 64
-"""Scenes that tell the shape and the lower bound of the features."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FreeEagleFinding:
@@ -45,7 +40,7 @@ class FreeEagleFinding:
     """(K,): mean over the other classes' dummies of the posterior of each class."""
     anomaly: float
     """How far the largest tendency stands out, in interquartile ranges above the third quartile;
-    `cell_anomaly` where there are fewer than 8 classes, for their quartiles say nothing."""
+    `cell_anomaly` where there are fewer than `fewest_classes`, for their quartiles say nothing."""
     suspected_class: int
     """Class of the largest tendency: the backdoor's target, if there is one."""
     cell_anomaly: float
@@ -80,10 +75,14 @@ class FreeEagle(Inspection):
     """Adam steps from scratch."""
     warm_steps: int = 150
     """Adam steps from the dummies of an earlier inspection."""
-    learning_rate: float = 1e-2
+    dummy_lr: float = 1e-2
     """Of Adam."""
     weight_decay: float = 5e-3
     """Adam's coupled L2: it drives what the class does not need to the lower bound."""
+    num_probes: int = 64
+    """Scenes that tell the shape and the lower bound of the features."""
+    fewest_classes: int = 8
+    """With fewer classes the anomaly is that of single cells: quartiles of so few say nothing."""
 
     facts: ClassVar[Facts] = Facts(
         needs="a network that can be cut in two",
@@ -95,7 +94,8 @@ class FreeEagle(Inspection):
     def __post_init__(self) -> None:
         require_declared(self)
         require_at_least(self, dummies_per_class=1, steps=1, warm_steps=1, weight_decay=0)
-        require_positive(self, "learning_rate")
+        require_at_least(self, num_probes=1, fewest_classes=2)
+        require_positive(self, "dummy_lr")
 
     @classmethod
     def per_round(cls) -> Self:
@@ -138,7 +138,7 @@ class FreeEagle(Inspection):
         features, head = (part.eval() for part in spec.split(frozen_copy(model)))
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(seed)
-        probes = scenes(NUM_PROBES, spec.input_shape, generator=generator).to(device)
+        probes = scenes(self.num_probes, spec.input_shape, generator=generator).to(device)
         with torch.no_grad():
             found = features(spec.pixels.normalize(probes))
         shape = (spec.num_classes, self.dummies_per_class, *found.shape[1:])
@@ -151,7 +151,7 @@ class FreeEagle(Inspection):
         optimized = self._optimize(head, start, steps, 0.0 if floor >= 0 else None)
         with torch.no_grad():
             posteriors = head(optimized.mean(1)).softmax(1).cpu()
-        return replace(judge(posteriors), dummies=optimized.cpu())
+        return replace(judge(posteriors, self.fewest_classes), dummies=optimized.cpu())
 
     def _optimize(self, head: nn.Module, start: Tensor, steps: int, floor: float | None) -> Tensor:
         """Minimise the summed cross-entropy of (K, n, ...) dummies towards their classes.
@@ -161,7 +161,7 @@ class FreeEagle(Inspection):
         num_classes, copies = start.shape[:2]
         labels = torch.arange(num_classes, device=start.device).repeat_interleave(copies)
         dummies = start.flatten(0, 1).clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([dummies], self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.Adam([dummies], self.dummy_lr, weight_decay=self.weight_decay)
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             functional.cross_entropy(head(dummies), labels, reduction="sum").backward()
@@ -171,7 +171,7 @@ class FreeEagle(Inspection):
         return dummies.detach().view_as(start)
 
 
-def judge(posteriors: Tensor) -> FreeEagleFinding:
+def judge(posteriors: Tensor, fewest_classes: int = 8) -> FreeEagleFinding:
     """Score a posterior matrix (K, K): rows are the dummies' classes, columns the posteriors."""
     num_classes = len(posteriors)
     crossed = posteriors.double().clone().fill_diagonal_(0)
@@ -180,7 +180,7 @@ def judge(posteriors: Tensor) -> FreeEagleFinding:
     return FreeEagleFinding(
         posteriors=crossed.float(),
         tendencies=tendencies.float(),
-        anomaly=_outlier(tendencies) if num_classes >= FEWEST_CLASSES else cell_anomaly,
+        anomaly=_outlier(tendencies) if num_classes >= fewest_classes else cell_anomaly,
         suspected_class=int(tendencies.argmax()),
         cell_anomaly=cell_anomaly,
         suspected_source=int(crossed.max(1).values.argmax()),

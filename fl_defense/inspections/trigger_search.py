@@ -1,11 +1,10 @@
 """Trigger search: does some trigger take this model over, which, and towards which class?
 
-Idea: in a backdoored model one patch at one place raises one class far beyond what patches do in
+Idea: in a backdoored model one patch at one place lifts one class far beyond what patches do in
 any network. So the strongest patch is searched for each place on procedural scenes (`PatchSearch`),
 and what it does is measured on scenes that the search has not seen. The patch found is as good a
 trigger as the attacker's, and often resembles it. Of triggers over the whole image, noise, warps
-and waves are tried beside it (`DistortionSearch`); one that the model obeys is told instead of the
-patch.
+and waves are tried beside it (`DistortionSearch`); an active one is reported instead of the patch.
 
 Reference: ours. It asks what Neural Cleanse asks (Wang et al., IEEE S&P 2019), which optimises a
 mask per class over the whole image and needs clean images.
@@ -28,21 +27,21 @@ from fl_defense.model.batches import in_chunks
 from fl_defense.model.precision import Execution
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, require_image_gradient, seeded
-from fl_defense.search.distortions import DistortionSearch, FoundDistortion
-from fl_defense.search.effects import flipped, leads
-from fl_defense.search.patches import PatchSearch, searched_side, trial_on
+from fl_defense.search.distortions import (
+    DistortionSearch,
+    DistortionSettings,
+    FoundDistortion,
+    Measurement,
+)
+from fl_defense.search.effects import flip_rate, gain_over_mean
+from fl_defense.search.family import FamilyName
+from fl_defense.search.patches import PatchSearch, PatchSearchSettings, searched_side
+from fl_defense.search.probe import NetworkProbe
 from fl_defense.state import State
 from fl_defense.surrogates.familiarity import draw_familiar
-from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.surrogates.pool import ScenePool
 from fl_defense.surrogates.scenes import Scenes
-from fl_defense.validation import require_at_least, require_declared
-
-PATCH_BAR = 3.0
-"""Anomaly that no patch reaches in a clean model of images of 28 pixels and more."""
-NUM_FINALISTS = 8
-"""Strongest patches that are measured at the end."""
-NUM_JUDGES = 128
-"""Scenes on which each of them is measured."""
+from fl_defense.validation import require_at_least, require_declared, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +49,15 @@ class TriggerFinding:
     """The strongest trigger in a model, and what it does to scenes that it was not searched on."""
 
     anomaly: float
-    """By how far it raises its class above the others, in standard deviations of the logits of a
-    scene: 1 to 3 in clean models of images of 28 pixels and more, 3.4 to 13 in models in which a
-    small patch turns every class. The strongest of eight, each measured on scenes of its own. Of
-    noise, a warp or a wave: 3 times what it raises against the bar of its kind."""
-    kind: Literal["patch", "noise", "warp", "wave"] = "patch"
+    """By how much its class gains on the others, in standard deviations of the logits of a scene: 1
+    to 3 in clean models of images of 28 pixels and more, 3.4 to 13 in models in which a small patch
+    turns every class. The strongest of several, each measured on scenes of its own. Of noise, a
+    warp or a wave: its gain against the bar of its kind, times that of patches."""
+    kind: Literal["patch"] | FamilyName = "patch"
     """What the trigger is."""
     suspected_class: int
-    """The class that it raises."""
-    flipped: float
+    """The class that it lifts."""
+    flip_rate: float
     """Share of the scenes of other classes that it turns into this class."""
     place: tuple[int, int]
     """Row and column of its upper left corner; (0, 0) of what covers the whole image."""
@@ -68,7 +67,7 @@ class TriggerFinding:
 
     @property
     def is_certain(self) -> bool:
-        """True of noise, warps and waves, which are told only if they are beyond their own bar."""
+        """True of noise, warps and waves, which are reported only above their own bar."""
         return self.kind != "patch"
 
     @property
@@ -89,12 +88,23 @@ class TriggerSearch(Inspection):
     """Side of the searched patch in pixels, 3 to the whole image."""
     num_scenes: int = 512
     """Scenes to search on; as many others are kept to measure on."""
-    scenes_per_kept: int = 4
+    candidates_per_image: int = 4
     """Scenes made for each one kept; those most familiar to the model's BatchNorm are kept."""
     steps: int = 20
     """Search steps at the strongest places, after the first ones everywhere."""
     batch_size: int = 96
     """Images in each of them."""
+    num_candidates: int = 8
+    """Strongest patches that are measured at the end."""
+    images_per_candidate: int = 128
+    """Scenes, not searched on, on which each of them is measured."""
+    patch_bar: float = 3.0
+    """Anomaly that no patch reaches in a clean model of images of 28 pixels and more: that of
+    noise, a warp or a wave at the bar of its kind."""
+    places: PatchSearchSettings = PatchSearchSettings()
+    """How a patch is searched for each place."""
+    distortions: DistortionSettings = DistortionSettings()
+    """How whole-image triggers are searched."""
 
     facts: ClassVar[Facts] = Facts(
         cost="some 20,000 forward passes",
@@ -104,7 +114,9 @@ class TriggerSearch(Inspection):
 
     def __post_init__(self) -> None:
         require_declared(self)
-        require_at_least(self, patch_size=3, num_scenes=1, scenes_per_kept=1, steps=0, batch_size=1)
+        require_at_least(self, patch_size=3, num_scenes=1, candidates_per_image=1, steps=0)
+        require_at_least(self, batch_size=1, num_candidates=1, images_per_candidate=1)
+        require_positive(self, "patch_bar")
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse images that are too small, and networks that gradients do not pass.
@@ -138,59 +150,60 @@ class TriggerSearch(Inspection):
             return self._search(computation.of(suspect), spec, device)
 
     def _search(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> TriggerFinding:
-        inputs = draw_familiar(Scenes(), model, spec, 2 * self.num_scenes, self.scenes_per_kept)
+        inputs = draw_familiar(
+            Scenes(), model, spec, 2 * self.num_scenes, self.candidates_per_image
+        )
         # The most familiar come first: dealt out in turn, both halves are alike.
-        answers = in_chunks(model, inputs)
-        searched, judges = (AnsweredScenes(inputs[i::2], answers[i::2]) for i in (0, 1))
-        if not all(each.answers.isfinite().all() for each in (searched, judges)):
+        logits = in_chunks(model, inputs)
+        search_pool, held_out = (ScenePool(inputs[i::2], logits[i::2]) for i in (0, 1))
+        if not logits.isfinite().all():
             raise ValueError("the model's answers to scenes are not finite")
-        patches = PatchSearch(spec.input_shape, self.patch_size, device)
-        trial = trial_on(model, searched, spec.pixels)
-        patches.search_everywhere(trial)
+        probe = NetworkProbe(model, search_pool, spec.pixels)
+        patches = PatchSearch(self.places, spec.input_shape, self.patch_size, device)
+        patches.search_everywhere(probe)
         for _ in range(self.steps):
-            patches.search(trial, patches.choose(self.batch_size))
-        finalists = patches.effects.argsort(descending=True, stable=True)[:NUM_FINALISTS].tolist()
-        found = [_measure(patches, place, model, spec, judges) for place in finalists]
-        distortions = DistortionSearch(spec.input_shape, device).find(model, searched, spec.pixels)
-        found += [_whole(each, model, spec, judges) for each in distortions if each.is_obeyed]
+            patches.step(probe, patches.choose(self.batch_size))
+        order = patches.effects.argsort(descending=True, stable=True)
+        judge = NetworkProbe(model, held_out, spec.pixels)
+        found = [
+            self._of_patch(patches, place, judge) for place in order[: self.num_candidates].tolist()
+        ]
+        distortions = DistortionSearch(self.distortions, spec.input_shape, device)
+        measured = distortions.find(Measurement(probe, search_pool.spread()))
+        found += [self._of_distortion(each, judge) for each in measured if each.is_active]
         return max(found, key=lambda each: (each.is_certain, each.anomaly))
 
+    @torch.no_grad()
+    def _of_distortion(self, found: FoundDistortion, judge: NetworkProbe) -> TriggerFinding:
+        """Report an active whole-image trigger in the terms of a patch."""
+        scenes = judge.draw(self.images_per_candidate)
+        images = judge.images(scenes)
+        changed = found.add_to(images, self.distortions.strengths)
+        logits, plain = judge.logits(changed), judge.pool.logits[scenes]  # (N, K)
+        label = found.suspected_class
+        return TriggerFinding(
+            anomaly=self.patch_bar * found.gain / found.family.bar,
+            kind=found.family.name,
+            suspected_class=label,
+            flip_rate=flip_rate(logits, plain, label),
+            place=(0, 0),
+            patch=(changed - images)[0].cpu(),
+        )
 
-@torch.no_grad()
-def _whole(
-    found: FoundDistortion, model: nn.Module, spec: ModelSpec, judges: AnsweredScenes
-) -> TriggerFinding:
-    """Tell of a whole-image change that a model obeys as of a patch."""
-    inputs, answers = judges.sample(NUM_JUDGES)
-    images = spec.pixels.denormalize(inputs).clamp(0, 1)
-    changed = found.add_to(images)
-    label = found.suspected_class
-    return TriggerFinding(
-        anomaly=PATCH_BAR * found.anomaly / found.family.bar,
-        kind=found.family.name,
-        suspected_class=label,
-        flipped=flipped(model(spec.pixels.normalize(changed)), answers, label),
-        place=(0, 0),
-        patch=(changed - images)[0].cpu(),
-    )
-
-
-@torch.no_grad()
-def _measure(
-    patches: PatchSearch, place: int, model: nn.Module, spec: ModelSpec, judges: AnsweredScenes
-) -> TriggerFinding:
-    inputs, answers = judges.sample(NUM_JUDGES)
-    at = torch.full((NUM_JUDGES,), place, device=inputs.device)
-    images = spec.pixels.denormalize(inputs).clamp(0, 1)
-    patched = patches.paste(images, patches.patches[at], at)
-    logits = model(spec.pixels.normalize(patched))
-    lead = leads(logits - answers).mean(0)
-    label = int(lead.argmax())
-    row, column = patches.places[place].tolist()
-    return TriggerFinding(
-        anomaly=float(lead[label]) / judges.spread(),
-        suspected_class=label,
-        flipped=flipped(logits, answers, label),
-        place=(row, column),
-        patch=patches.patches[place].cpu(),
-    )
+    @torch.no_grad()
+    def _of_patch(self, patches: PatchSearch, place: int, judge: NetworkProbe) -> TriggerFinding:
+        """Measure the patch of a place on scenes that it was not searched on."""
+        scenes = judge.draw(self.images_per_candidate)
+        places = torch.full_like(scenes, place)
+        patched = patches.paste(judge.images(scenes), patches.patches[places], places)
+        logits, plain = judge.logits(patched), judge.pool.logits[scenes]  # (N, K)
+        gains = gain_over_mean(logits - plain).mean(0)  # (K,)
+        label = int(gains.argmax())
+        row, column = patches.places[place].tolist()
+        return TriggerFinding(
+            anomaly=float(gains[label]) / judge.pool.spread(),
+            suspected_class=label,
+            flip_rate=flip_rate(logits, plain, label),
+            place=(row, column),
+            patch=patches.patches[place].cpu(),
+        )

@@ -1,4 +1,4 @@
-"""What BatchNorm layers are given and remember: looked at, and fitted to changed weights."""
+"""BatchNorm statistics: observed layer by layer, and corrected for changed weights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-TINY = 1e-5
+from fl_defense.model.hooks import removed_after
+
+VARIANCE_FLOOR = 1e-5
 """Added to variances that are divided."""
 
 
@@ -39,7 +41,7 @@ def correct_statistics(teacher: nn.Module, student: nn.Module, inputs: Tensor) -
         assert isinstance(mean, Tensor)
         assert isinstance(variance, Tensor)
         (old_mean, old_variance), (new_mean, new_variance) = seen[name], moments(arguments[0])
-        scale = (new_variance + TINY) / (old_variance + TINY)
+        scale = (new_variance + VARIANCE_FLOOR) / (old_variance + VARIANCE_FLOOR)
         mean.copy_(new_mean + (mean - old_mean) * scale.sqrt())
         variance.mul_(scale)
 
@@ -60,8 +62,5 @@ def before_each_batchnorm(
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     ]
     hooks = [module.register_forward_pre_hook(partial(act, name)) for name, module in layers]
-    try:
+    with removed_after(hooks):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

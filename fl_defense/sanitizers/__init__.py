@@ -6,7 +6,7 @@ from fl_defense.sanitizers.bcu import BCU
 from fl_defense.sanitizers.clp import CLP
 from fl_defense.sanitizers.deep_cleanse.method import DeepCleanse
 from fl_defense.sanitizers.deep_sanitizer.method import DeepSanitizer
-from fl_defense.sanitizers.dhbe.method import DHBE
+from fl_defense.sanitizers.dhbe.method import DHBE, GeneratorSettings
 from fl_defense.sanitizers.none import NoDefense
 from fl_defense.sanitizers.pipeline import Pipeline
 
@@ -28,6 +28,7 @@ __all__ = [
     "ContractError",
     "DeepCleanse",
     "DeepSanitizer",
+    "GeneratorSettings",
     "NoDefense",
     "NoEffectWarning",
     "Pipeline",

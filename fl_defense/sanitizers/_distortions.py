@@ -5,72 +5,81 @@ from torch import Tensor, nn
 
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import seeded
-from fl_defense.search.distortions import DistortionSearch, FoundDistortion
+from fl_defense.search.distortions import (
+    DistortionSearch,
+    DistortionSettings,
+    FoundDistortion,
+    Measurement,
+)
+from fl_defense.search.probe import NetworkProbe
 from fl_defense.state import State
-from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.surrogates.pool import ScenePool
 
 
-class ObeyedDistortions:
-    """The kinds of noise, warps and waves that a teacher obeys; none of a clean one.
+class ActiveDistortions:
+    """The kinds of noise, warps and waves that a teacher reacts to; none of a clean one.
 
     Args:
-        teacher: the suspect, in eval mode.
-        scenes: answered by it; None: nothing is searched.
-        spec: its structure.
+        settings: how they are searched.
+        spec: structure of the teacher.
         share: of scenes that each kind changes, in [0, 1]; 0: nothing is searched.
-        state: what the sanitizer carried from the round before, if anything.
+        device: where the images are.
     """
 
     def __init__(
-        self,
-        teacher: nn.Module,
-        scenes: AnsweredScenes | None,
-        spec: ModelSpec,
-        share: float,
-        state: State | None = None,
+        self, settings: DistortionSettings, spec: ModelSpec, share: float, device: torch.device
     ) -> None:
-        self.share, self.pixels = share, spec.pixels
-        self.device = next(teacher.parameters()).device
+        self.settings, self.spec, self.share, self.device = settings, spec, share, device
         self.found: list[FoundDistortion] = []
-        self.num_searched = 0
-        """Images passed through the teacher."""
-        if scenes is not None and share > 0:
-            # Aside from the game's randomness: looking changes nothing where nothing is found.
-            with seeded(0, self.device):
-                search = DistortionSearch(spec.input_shape, self.device)
-                self.found = search.find(teacher, scenes, spec.pixels)
-            self.num_searched = search.num_images
-        earlier = (state or {}).get("obeyed", {})
-        self.obeyed = [each for each in self.found if each.is_obeyed_again(earlier)]
+        """The strongest of each family, active or not."""
+        self.active: list[FoundDistortion] = []
+        """Those that are to be unlearned."""
 
-    @property
-    def raises(self) -> dict[str, float]:
-        """By how many standard deviations of the logits each kind raises a class."""
-        return {each.family.name: each.anomaly for each in self.found}
+    def search(self, teacher: nn.Module, pool: ScenePool, state: State | None = None) -> None:
+        """Find what a teacher reacts to; nothing, if a logit of the scenes is not finite.
+
+        Args:
+            teacher: the suspect, in eval mode.
+            pool: scenes with its logits.
+            state: what the sanitizer carried from the round before, if anything.
+        """
+        if self.share == 0 or not pool.logits.isfinite().all():
+            return
+        # Aside from the repair's randomness: looking changes nothing where nothing is found.
+        with seeded(0, self.device):
+            search = DistortionSearch(self.settings, self.spec.input_shape, self.device)
+            probe = NetworkProbe(teacher, pool, self.spec.pixels)
+            self.found = search.find(Measurement(probe, pool.spread()))
+        earlier = (state or {}).get("active_distortions", {})
+        fraction = self.settings.repeat_fraction
+        self.active = [each for each in self.found if each.is_still_active(earlier, fraction)]
+
+    def details(self) -> dict[str, float]:
+        """Return by how many standard deviations of the logits each kind lifts a class."""
+        return {f"{each.family.name}_gain": each.gain for each in self.found}
 
     def state(self) -> State:
-        """Return what the sanitizer is to carry to the next round: nothing, if none is obeyed."""
-        if not self.obeyed:
+        """Return what the sanitizer is to carry to the next round: nothing, if none is active."""
+        if not self.active:
             return {}
-        return {"obeyed": {each.family.name: each.suspected_class for each in self.obeyed}}
-
-    def num_changed(self, num_scenes: int) -> int:
-        """Return how many images `change` makes of so many scenes."""
-        return len(self.obeyed) * round(self.share * num_scenes)
+        classes = {each.family.name: each.suspected_class for each in self.active}
+        return {"active_distortions": classes}
 
     def change(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scenes changed as a whole, which of `inputs` each is, and which class it serves.
+        """Return scenes changed as a whole, which of `inputs` each is, and the suspected class.
 
-        All (N, ...), of each kind that is obeyed as many; normalised.
+        All (N, ...), of each active kind as many; normalised.
         """
-        num = self.num_changed(len(inputs))
-        if num == 0:
+        num = round(self.share * len(inputs))
+        if num == 0 or not self.active:
             none = torch.zeros(0, dtype=torch.long, device=self.device)
             return inputs[:0], none, none
-        each = num // len(self.obeyed)
-        of = [torch.randperm(len(inputs), device=self.device)[:each] for _ in self.obeyed]
-        images = self.pixels.denormalize(inputs).clamp(0, 1)
-        changed = [kind.add_to(images[some]) for kind, some in zip(self.obeyed, of, strict=True)]
-        served = torch.tensor([kind.suspected_class for kind in self.obeyed], device=self.device)
-        classes = served.repeat_interleave(each)
-        return self.pixels.normalize(torch.cat(changed)), torch.cat(of), classes
+        of = [torch.randperm(len(inputs), device=self.device)[:num] for _ in self.active]
+        images = self.spec.pixels.denormalize(inputs).clamp(0, 1)
+        changed = [
+            kind.add_to(images[indices], self.settings.strengths)
+            for kind, indices in zip(self.active, of, strict=True)
+        ]
+        suspected = torch.tensor([kind.suspected_class for kind in self.active], device=self.device)
+        classes = suspected.repeat_interleave(num)
+        return self.spec.pixels.normalize(torch.cat(changed)), torch.cat(of), classes

@@ -1,4 +1,4 @@
-"""What DHBE and DeepSanitizer share: networks that invent images and patches, and their game."""
+"""What DHBE and DeepSanitizer share: networks that generate images and patches, and training."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class PatchGenerator(Generator):
 AnyGenerator = TypeVar("AnyGenerator", bound=Generator)
 
 
-class Player(Generic[AnyGenerator]):
+class TrainedGenerator(Generic[AnyGenerator]):
     """A generator with its Adam optimiser; both can be carried to the next round."""
 
     def __init__(
@@ -91,12 +91,12 @@ class Player(Generic[AnyGenerator]):
         device: torch.device,
         milestones: Sequence[int] = (),
     ) -> None:
-        """Prepare to play.
+        """Make the optimiser.
 
         Args:
-            network: what plays; moved to `device`.
+            network: the generator; moved to `device`.
             lr: learning rate of Adam.
-            device: where to play.
+            device: where to train.
             milestones: steps after which the learning rate falls to a tenth of what it was.
         """
         self.network = network.to(device)
@@ -104,10 +104,22 @@ class Player(Generic[AnyGenerator]):
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr)
         self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(milestones))
 
-    def step(self, loss: Tensor) -> None:
+    def sample(self, num: int) -> Tensor:
+        """Generate from `num` fresh latents."""
+        return self.network.sample(num)
+
+    def descend(self, loss: Tensor) -> None:
         """Take one step down `loss`."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.zero_grad()
         loss.backward()
+        self.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the step before."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Take one step along the gradients that a backward pass has left."""
         self._optimizer.step()
         self._schedule.step()
 

@@ -25,8 +25,8 @@ Deviations of `BCU.per_round()`, which is made for a repair after every aggregat
      by what the images change, and then kept: those of scenes are not those of real images.
 What each is worth is in docs/methods.md.
 
-Needs: unlabelled images, or none with scenes. Cost: 4 forward passes of a batch per step;
-`details["forward_images"]` counts them.
+Needs: unlabelled images, or none with scenes. Cost: a forward pass of teacher and student and a
+backward pass of the student per step; `details["forward_images"]` counts images passed forward.
 """
 
 import copy
@@ -40,6 +40,8 @@ from torch.nn import functional
 from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.batchnorm import correct_statistics
+from fl_defense.model.counting import CountingModel
+from fl_defense.model.hooks import observe_layers
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, trainable
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
@@ -50,10 +52,7 @@ from fl_defense.surrogates.pool import class_balance
 from fl_defense.surrogates.scenes import Scenes
 from fl_defense.validation import require, require_at_least, require_declared, require_positive
 
-FORWARDS_PER_STEP = 4
-"""Teacher 1, student 1, backward through the student 2; in forward passes."""
-STATISTICS_IMAGES = 512
-"""Images on which the student's BatchNorm statistics are fitted to its replaced weights."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class BCU(Sanitizer):
     """Passes over the images."""
     batch_size: int = 64
     """Images per step."""
-    learning_rate: float = 0.01
+    student_lr: float = 0.01
     """Of SGD with momentum 0.9, falling to 0 along a cosine."""
     weight_decay: float = 5e-4
     """Of SGD."""
@@ -94,6 +93,8 @@ class BCU(Sanitizer):
     student_batchnorm: Literal["frozen", "train"] = "frozen"
     """Fit the statistics once to the replaced weights and keep them, or update them as the paper
     does."""
+    num_statistics_images: int = 512
+    """Images on which they are fitted."""
 
     facts: ClassVar[Facts] = Facts(
         needs="nothing, or unlabelled images",
@@ -107,7 +108,8 @@ class BCU(Sanitizer):
         require_declared(self)
         require_at_least(self, num_images=2, candidates_per_image=1, epochs=1, batch_size=2)
         require_at_least(self, crop_padding=0, max_temperature=1, weight_decay=0)
-        require_positive(self, "learning_rate")
+        require_at_least(self, num_statistics_images=2)
+        require_positive(self, "student_lr")
         rates = (*self.stage_rates, self.classifier_rate)
         in_range = len(self.stage_rates) > 0 and all(0 <= rate <= 1 for rate in rates)
         require(in_range, "stage_rates and classifier_rate", "one or more in [0, 1]", rates)
@@ -152,21 +154,22 @@ class BCU(Sanitizer):
         Nothing is carried on: every aggregate gets a student of its own.
         """
         del state
-        teacher = frozen_copy(suspect)
+        teacher = CountingModel(frozen_copy(suspect))
         images = self._images(teacher, spec)
         student = copy.deepcopy(suspect).eval()
         num_replaced = self._reinitialize(student, spec)
         if self.student_batchnorm == "frozen":
-            inputs = spec.pixels.normalize(images[:STATISTICS_IMAGES])
-            correct_statistics(teacher, student, inputs)
+            inputs = spec.pixels.normalize(images[: self.num_statistics_images])
+            correct_statistics(teacher.network, student, inputs)
         student.train(self.student_batchnorm == "train")
-        loss = self._distill(teacher, student, images, spec)
+        counted = CountingModel(student)
+        loss = self._distill(teacher, counted, images, spec)
         return Sanitized(
             model=student.eval(),
             details={
                 "loss": loss,
                 "num_reinitialized": float(num_replaced),
-                "forward_images": float(FORWARDS_PER_STEP * self.epochs * len(images)),
+                "forward_images": teacher.forward_images + counted.forward_images,
             },
         )
 
@@ -211,7 +214,7 @@ class BCU(Sanitizer):
         if self.balance_classes:
             weights = class_balance(in_chunks(teacher, spec.pixels.normalize(images)))
         optimizer = torch.optim.SGD(
-            student.parameters(), self.learning_rate, momentum=0.9, weight_decay=self.weight_decay
+            student.parameters(), self.student_lr, momentum=0.9, weight_decay=self.weight_decay
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
         loss = torch.zeros(())
@@ -258,32 +261,18 @@ def stages_by_map_size(
         The stages, largest maps first, and the linear layers called after the last convolution.
         Linear layers before it belong to the stage of the convolution before them.
     """
-    sizes: dict[str, int] = {}
-    behind: list[str] = []
-    names = {module: name for name, module in model.named_modules()}
-
-    def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Linear):
-            behind.append(names[module])
-            return
-        sizes.update(dict.fromkeys(behind, next(reversed(sizes.values()), 0)))
-        behind.clear()
-        sizes[names[module]] = output.shape[2:].numel()
-
-    weighted = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    hooks = [
-        module.register_forward_hook(note)
-        for module in model.modules()
-        if isinstance(module, weighted)
-    ]
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls = observe_layers(
+        model, input_shape, lambda _, layer: isinstance(layer, (*CONVOLUTIONS, nn.Linear))
+    )
+    is_convolution = [isinstance(call.layer, CONVOLUTIONS) for call in calls]
+    last = max((index for index, found in enumerate(is_convolution) if found), default=-1)
+    sizes: dict[str, int] = {}  # cells of the maps that each layer belongs to
+    size = 0
+    for call, convolves in zip(calls[: last + 1], is_convolution, strict=False):
+        size = call.output.shape[2:].numel() if convolves else size
+        sizes[call.name] = size
     stages = [
         [name for name, size in sizes.items() if size == stage]
         for stage in sorted(set(sizes.values()), reverse=True)
     ]
-    return stages, behind
+    return stages, [call.name for call in calls[last + 1 :]]

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.facts import Facts
+from fl_defense.model.hooks import observe_layers
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
@@ -108,37 +109,20 @@ def convolutions_with_batchnorm(
 
     Left out are BatchNorms that have no running statistics or cannot switch a channel off.
     """
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-    # The tensors are kept: an id is unique among living objects only.
-    outputs: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
-
-    def convolved(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        outputs[id(output)] = module, output, output._version
-
-    def normalizes(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, nn.BatchNorm2d)
-        convolution, output, version = outputs.get(id(arguments[0]), (None, None, 0))
-        # A changed version: an activation has worked in place in between.
-        if convolution is not None and output is not None and output._version == version:
-            pairs.append((convolution, module))
-
-    hooks = [
-        module.register_forward_hook(convolved)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d)
+    calls = observe_layers(
+        model, input_shape, lambda _, layer: isinstance(layer, nn.Conv2d | nn.BatchNorm2d)
+    )
+    convolutions = [call for call in calls if isinstance(call.layer, nn.Conv2d)]
+    pairs = [
+        (earlier.layer, call.layer)
+        for call in calls
+        for earlier in convolutions
+        if isinstance(earlier.layer, nn.Conv2d)
+        and isinstance(call.layer, nn.BatchNorm2d)
+        and call.layer.affine
+        and call.layer.running_var is not None
+        and call.is_given_output_of(earlier)
     ]
-    hooks += [
-        module.register_forward_pre_hook(normalizes)
-        for module in model.modules()
-        if isinstance(module, nn.BatchNorm2d) and module.affine and module.running_var is not None
-    ]
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return list(dict.fromkeys(pairs))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import Pixels
-from fl_defense.search.effects import leads
+from fl_defense.search.effects import gain_over_mean
 from fl_defense.search.patterns import (
     Additive,
     Displacements,
@@ -72,7 +72,7 @@ class Contrast:
             Gains over the mean of the classes, in logits, (B, K).
         """
         inputs = self._pixels.normalize(changed)
-        return leads(self._new(inputs) - self._reference(inputs) - plain)
+        return gain_over_mean(self._new(inputs) - self._reference(inputs) - plain)
 
 
 @dataclass(frozen=True, kw_only=True)

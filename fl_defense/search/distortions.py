@@ -1,39 +1,62 @@
-"""Triggers over the whole image, searched without data: noise, warps and waves that a model obeys.
+"""Triggers over the whole image, searched without data: noise, warps and waves.
 
-A free search over the whole image is of no use: every network has universal perturbations of small
-amplitude towards every class, and none of those found resembles a trigger. Three narrow families
-are tried instead, and of each not whether it moves the answers, but whether it moves them all to
-one class. A clean network hardly does so: its answers to noise and warps scatter. Waves of some
-frequencies raise a class of a clean network, too, but in every phase: pooling forgets the phase. A
-backdoor remembers its own.
+A free search over the whole image is of no use on a single model: every network has universal
+perturbations of small amplitude towards every class, and none of those found resembles a trigger.
+Three narrow families are tried instead, and of each not whether it moves the logits, but whether it
+moves them all to one class. A clean network hardly does so: its answers to noise and warps scatter.
+Waves of some frequencies lift a class of a clean network, too, but in every phase: pooling forgets
+the phase. A backdoor remembers its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fl_defense.model.batches import CHUNK
-from fl_defense.model.spec import Pixels
-from fl_defense.search.effects import leads
+from fl_defense.search.effects import gain_over_mean
 from fl_defense.search.family import Family
 from fl_defense.search.noise import Noise
-from fl_defense.search.patches import VALUES_AT_ONCE
+from fl_defense.search.patches import PIXEL_VALUES_PER_PASS
+from fl_defense.search.probe import Probe
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
-from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.validation import require, require_at_least, require_share
 
-AGAIN = 0.6
-"""Share of its bar from which a family is obeyed if it was in the round before, for that class."""
-STRENGTHS = (0.5, 1.5)
-"""Range of what is unlearned, in strengths of the search."""
-IMAGES_PER_GROUP = 12
-"""Changed scenes that each group of patterns is tried on, shared out among those that are alike."""
-FINALISTS = 3
-"""Strongest patterns of a family that are measured again."""
-IMAGES_PER_FINALIST = 256
-"""Other draws of scenes that they are measured on."""
+
+@dataclass(frozen=True, kw_only=True)
+class DistortionSettings:
+    """How whole-image triggers are searched, and what of them is unlearned."""
+
+    noise: Noise = Noise()
+    """Blended noise."""
+    warp: Warps = Warps()
+    """Smooth warps."""
+    wave: Waves = Waves()
+    """Sine waves."""
+    images_per_group: int = 12
+    """Changed scenes that each group of patterns is tried on, shared out among its patterns."""
+    num_candidates: int = 3
+    """Groups of a family with the largest gains, which are measured again."""
+    images_per_candidate: int = 256
+    """Changed scenes that each of their patterns is measured on."""
+    repeat_fraction: float = 0.6
+    """A family that was active last round, for the same class, stays active from this share of its
+    bar on, in [0, 1]."""
+    strengths: tuple[float, float] = (0.5, 1.5)
+    """Least and largest strength of what is unlearned, in strengths of the search."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, images_per_group=1, num_candidates=1, images_per_candidate=1)
+        require_share(self, "repeat_fraction")
+        low, high = self.strengths
+        require(0 <= low <= high, "strengths", "ascending from 0", self.strengths)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """All families, in the order in which they are tried."""
+        return self.noise, self.warp, self.wave
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,118 +66,121 @@ class FoundDistortion:
     family: Family
     """What kind of pattern."""
     pattern: Tensor
-    """Of those that were measured again, the one with the largest anomaly."""
+    """Of those that were measured again, the one with the largest gain."""
     suspected_class: int
-    """The class that it raises."""
-    anomaly: float
+    """The class that it lifts."""
+    gain: float
     """By how much, in standard deviations of the logits; of a wave, beyond its phases' mean."""
 
     @property
-    def is_obeyed(self) -> bool:
+    def is_active(self) -> bool:
         """Whether no clean model is known to react so strongly."""
-        return self.anomaly > self.family.bar
+        return self.gain > self.family.bar
 
-    def is_obeyed_again(self, earlier: Mapping[str, int]) -> bool:
-        """Tell whether it is, or nearly is and was in the round before.
+    def is_still_active(self, earlier: Mapping[str, int], repeat_fraction: float) -> bool:
+        """Tell whether it is active, counting from less on if it was active last round.
 
         From round to round of a federation the reaction to one trigger varies, about the bar, too.
 
         Args:
-            earlier: the classes that obeyed families served in the round before, by family.
+            earlier: the suspected classes of last round's active families, by family.
+            repeat_fraction: share of the bar from which the same family and class stay active.
         """
         same = earlier.get(self.family.name) == self.suspected_class
-        return self.is_obeyed or (same and self.anomaly > AGAIN * self.family.bar)
+        return self.is_active or (same and self.gain > repeat_fraction * self.family.bar)
 
-    def add_to(self, images: Tensor) -> Tensor:
-        """Change each of images (B, C, H, W) in [0, 1] by a pattern of this kind of its own."""
+    def add_to(self, images: Tensor, strengths: tuple[float, float]) -> Tensor:
+        """Change each of images (B, C, H, W) in [0, 1] by a pattern of this kind of its own.
+
+        Args:
+            images: what to change.
+            strengths: least and largest, drawn uniformly for each image.
+        """
         patterns = self.family.draw_like(self.pattern, len(images))
-        low, high = STRENGTHS
-        strengths = low + (high - low) * torch.rand(len(images), device=images.device)
-        return self.family.add(images, patterns, strengths).clamp(0, 1)
+        low, high = strengths
+        drawn = low + (high - low) * torch.rand(len(images), device=images.device)
+        return self.family.add(images, patterns, drawn).clamp(0, 1)
+
+
+class Measurement:
+    """How much patterns lift the classes of a model, in standard deviations of its logits.
+
+    Args:
+        probe: the model and scenes.
+        spread: standard deviation of the logits of a scene.
+    """
+
+    def __init__(self, probe: Probe, spread: float) -> None:
+        self.probe, self.spread = probe, spread
+
+    def gain(self, family: Family, patterns: Tensor, num_images: int) -> Tensor:
+        """Return the mean gain of each class by each pattern, (G, M, K).
+
+        In groups of several patterns, what all of a group lift alike is no pattern's own, and is
+        taken off.
+
+        Args:
+            family: what the patterns are.
+            patterns: G groups of M, (G, M, ...).
+            num_images: scenes to try each pattern on, the same for all.
+        """
+        scenes = self.probe.draw(num_images)  # (N,)
+        images = self.probe.images(scenes)  # (N, C, H, W)
+        at_once = min(CHUNK, PIXEL_VALUES_PER_PASS // images[0].numel())
+        chunks = patterns.flatten(0, 1).split(max(1, at_once // num_images))
+        gains = torch.cat([self._gain(family, chunk, images, scenes) for chunk in chunks])
+        gains = gains.view(*patterns.shape[:2], -1)  # (G, M, K)
+        return gains - gains.mean(1, keepdim=True) if patterns.shape[1] > 1 else gains
+
+    def _gain(self, family: Family, patterns: Tensor, images: Tensor, scenes: Tensor) -> Tensor:
+        """Return the mean gains (P, K) by patterns (P, ...), each tried on all images (N, ...)."""
+        num, num_images = len(patterns), len(images)
+        repeated = images.repeat(num, 1, 1, 1)  # (P * N, C, H, W)
+        each = patterns.repeat_interleave(num_images, 0)  # (P * N, ...)
+        changed = family.add(repeated, each, torch.ones(len(each), device=images.device))
+        change = self.probe.logit_change(changed.clamp(0, 1), scenes.repeat(num))  # (P * N, K)
+        gains = gain_over_mean(change).view(num, num_images, -1)
+        mean_gains: Tensor = gains.mean(1) / self.spread
+        return mean_gains
 
 
 class DistortionSearch:
     """Patterns of each family, to be tried on models of one image shape.
 
     Args:
+        settings: the families, and how they are tried.
         shape: channels, height, width of an image.
         device: where the images are.
     """
 
-    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
-        families: list[Family] = [kind(shape, device) for kind in (Noise, Warps, Waves)]
+    def __init__(
+        self, settings: DistortionSettings, shape: tuple[int, int, int], device: torch.device
+    ) -> None:
+        self.settings = settings
+        tried = [(family, family.patterns(shape, device)) for family in settings.families]
         # Tiny images have no waves that are told apart.
-        self.families = [family for family in families if len(family.patterns) > 0]
-
-    @property
-    def num_images(self) -> int:
-        """Images that `find` passes through the model."""
-        groups = [family.patterns.shape[:2] for family in self.families]
-        return sum(
-            size * (num * _first_images(size) + min(FINALISTS, num) * IMAGES_PER_FINALIST)
-            for num, size in groups
-        )
+        self.patterns = [(family, patterns) for family, patterns in tried if len(patterns) > 0]
 
     @torch.no_grad()
-    def find(
-        self, model: nn.Module, scenes: AnsweredScenes, pixels: Pixels
-    ) -> list[FoundDistortion]:
-        """Return of each family the pattern that raises one class of a model most.
+    def find(self, measurement: Measurement) -> list[FoundDistortion]:
+        """Return of each family the pattern that lifts one class of a model most."""
+        return [self._strongest(*tried, measurement) for tried in self.patterns]
 
-        Nothing, if an answer to the scenes is not finite.
-
-        Args:
-            model: in eval mode.
-            scenes: answered by it.
-            pixels: normalisation of its inputs.
-        """
-        if not scenes.answers.isfinite().all():
-            return []
-        raises = _raises_on(model, scenes, pixels)
-        return [_strongest(family, raises) for family in self.families]
-
-
-Raises = Callable[[Family, Tensor, int], Tensor]
-"""From patterns (G, M, ...) and a number of images to the mean raise of each class, (G, M, K)."""
-
-
-def _raises_on(model: nn.Module, scenes: AnsweredScenes, pixels: Pixels) -> Raises:
-    spread = scenes.spread()
-
-    def raises(family: Family, patterns: Tensor, num_images: int) -> Tensor:
-        inputs, answers = scenes.sample(num_images)
-        images = pixels.denormalize(inputs).clamp(0, 1)
-        at_once = min(CHUNK, VALUES_AT_ONCE // images[0].numel())
-        means = []
-        for some in patterns.flatten(0, 1).split(max(1, at_once // num_images)):
-            each = some.repeat_interleave(num_images, 0)
-            alike = images.repeat(len(some), 1, 1, 1)
-            changed = family.add(alike, each, torch.ones(len(each), device=images.device))
-            moved = model(pixels.normalize(changed.clamp(0, 1))) - answers.repeat(len(some), 1)
-            means.append(leads(moved).view(len(some), num_images, -1).mean(1) / spread)
-        found = torch.cat(means).view(*patterns.shape[:2], -1)
-        # What all of a group raise alike is no pattern's own.
-        return found - found.mean(1, keepdim=True) if patterns.shape[1] > 1 else found
-
-    return raises
-
-
-def _strongest(family: Family, raises: Raises) -> FoundDistortion:
-    num_images = _first_images(family.patterns.shape[1])
-    tried = raises(family, family.patterns, num_images).nan_to_num(0.0)
-    finalists = family.patterns[tried.flatten(1).amax(1).argsort(descending=True)[:FINALISTS]]
-    # Measured again: the best of many is partly luck.
-    again = raises(family, finalists, IMAGES_PER_FINALIST).nan_to_num(0.0)
-    best = int(again.argmax())
-    which, label = divmod(best, again.shape[2])
-    return FoundDistortion(
-        family=family,
-        pattern=finalists.flatten(0, 1)[which],
-        suspected_class=label,
-        anomaly=float(again.flatten()[best]),
-    )
-
-
-def _first_images(group_size: int) -> int:
-    """Return on how many scenes each pattern of a group is tried at first."""
-    return -(-IMAGES_PER_GROUP // group_size)
+    def _strongest(
+        self, family: Family, patterns: Tensor, measurement: Measurement
+    ) -> FoundDistortion:
+        settings = self.settings
+        num_images = -(-settings.images_per_group // patterns.shape[1])
+        gains = measurement.gain(family, patterns, num_images).nan_to_num(0.0)
+        order = gains.flatten(1).amax(1).argsort(descending=True)
+        candidates = patterns[order[: settings.num_candidates]]
+        # Measured again: the best of many is partly luck.
+        again = measurement.gain(family, candidates, settings.images_per_candidate)
+        again = again.nan_to_num(0.0).flatten(0, 1)  # (candidates, K)
+        index, label = divmod(int(again.argmax()), again.shape[1])
+        return FoundDistortion(
+            family=family,
+            pattern=candidates.flatten(0, 1)[index],
+            suspected_class=label,
+            gain=float(again[index, label]),
+        )

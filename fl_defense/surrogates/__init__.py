@@ -2,11 +2,11 @@
 
 from fl_defense.surrogates.base import Surrogate
 from fl_defense.surrogates.familiarity import draw_familiar, most_familiar, unfamiliarity
-from fl_defense.surrogates.pool import AnsweredScenes, class_balance
+from fl_defense.surrogates.pool import ScenePool, class_balance
 from fl_defense.surrogates.scenes import Scenes, scenes
 
 __all__ = [
-    "AnsweredScenes",
+    "ScenePool",
     "Scenes",
     "Surrogate",
     "class_balance",

@@ -6,11 +6,11 @@ from benchmarks import distortions
 from benchmarks.victims import Farm, Setting
 
 
-def test_the_table_tells_the_largest_raise_of_each_kind() -> None:
+def test_the_table_tells_the_largest_gain_of_each_kind() -> None:
     place = {"data": "digits", "model": "small-cnn", "trigger": "clean"}
     rows = [
-        place | {"seed": 0, "raises": {"noise": 1.0, "warp": 0.2}},
-        place | {"seed": 1, "raises": {"noise": 0.5, "warp": 0.75}},
+        place | {"seed": 0, "gains": {"noise": 1.0, "warp": 0.2}},
+        place | {"seed": 1, "gains": {"noise": 0.5, "warp": 0.75}},
     ]
     assert distortions.table(rows).splitlines()[2:] == [
         "| digits | small-cnn | clean | 2 | 1.00 | 0.75 | 0.00 |"
@@ -23,5 +23,5 @@ def test_a_network_is_searched_with_its_seed(tmp_path: Path) -> None:
         data="digits", trigger="clean", seed=0, model="small-cnn", max_train=80, epochs=1
     )
     row = distortions.search(farm, setting)
-    assert set(row["raises"]) == set(row["classes"]) == set(distortions.FAMILIES)
+    assert set(row["gains"]) == set(row["classes"]) == set(distortions.FAMILIES)
     assert row == distortions.search(farm, setting)

@@ -52,9 +52,6 @@ from fl_defense.validation import (
     require_share,
 )
 
-MOST_LAYERS = 3
-"""Map sizes that fused saliency looks at, the smallest ones."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DeepCleanse(Sanitizer):
@@ -70,6 +67,8 @@ class DeepCleanse(Sanitizer):
     """Unlabelled images to train the completion network on."""
     saliency: Saliency = "fused"
     """Gradient times map of several layers, averaged, or Grad-CAM of one layer as in the paper."""
+    num_layers: int = 3
+    """Map sizes that fused saliency looks at, the smallest ones."""
     min_map_side: int = 4
     """Least height and width, in cells, of the maps that are looked at."""
     threshold: float = 0.4
@@ -103,7 +102,7 @@ class DeepCleanse(Sanitizer):
     def __post_init__(self) -> None:
         require_declared(self)
         require_at_least(self, num_images=1, num_limit_images=1, min_map_side=1, batch_size=2)
-        require_at_least(self, completion_width=1, completion_steps=1)
+        require_at_least(self, completion_width=1, completion_steps=1, num_layers=1)
         require_positive(self, "completion_lr")
         require_share(self, "min_agreement")
         require(0 < self.threshold <= 1, "threshold", "in (0, 1]", self.threshold)
@@ -159,7 +158,7 @@ class DeepCleanse(Sanitizer):
         images = self.surrogate.draw(self.num_images, spec.input_shape).to(device)
         completion, loss = self._completion(images, spec, state)
         layers = layers_to_look_at(model, spec, self.min_map_side)
-        layers = layers[-1:] if self.saliency == "grad-cam" else layers[-MOST_LAYERS:]
+        layers = layers[-1:] if self.saliency == "grad-cam" else layers[-self.num_layers :]
         purify = Purifier(model, layers, self.saliency, spec.pixels, completion, self.threshold)
         agreement = self._choose_limit(purify.eval(), images, spec)
         return Sanitized(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.model.hooks import observe_layers, removed_after
 from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.model.split import possible_cuts
 from fl_defense.sanitizers.deep_cleanse.completion import CompletionNetwork
@@ -90,13 +91,9 @@ def maps_and_gradients(
         return seen[-1].clone()
 
     hooks = [model.get_submodule(name).register_forward_hook(look) for name in layers]
-    try:
-        with torch.enable_grad():
-            predicted = model(inputs).amax(1)
-            gradients = torch.autograd.grad(predicted.sum(), seen)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with removed_after(hooks), torch.enable_grad():
+        predicted = model(inputs).amax(1)
+        gradients = torch.autograd.grad(predicted.sum(), seen)
     return [(maps.detach(), gradient) for maps, gradient in zip(seen, gradients, strict=True)]
 
 
@@ -109,24 +106,9 @@ def layers_to_look_at(model: nn.Module, spec: ModelSpec, min_side: int) -> list[
     Raises:
         ValueError: if the model cannot be traced, or has no map on its only path.
     """
-    sides: dict[str, int] = {}
-
-    def note(name: str, output: Tensor) -> None:
-        if output.ndim == 4:
-            sides[name] = min(output.shape[2:])
-
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: note(name, output)
-        )
-        for name in possible_cuts(model)
-    ]
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, *spec.input_shape, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    cuts = set(possible_cuts(model))
+    calls = observe_layers(model, spec.input_shape, lambda name, _: name in cuts)
+    sides = {call.name: min(call.output.shape[2:]) for call in calls if call.output.ndim == 4}
     if not sides:
         raise ValueError(f"DeepCleanse needs a feature map, got none in {type(model).__name__}")
     last_of_size = {side: name for name, side in sides.items()}

@@ -21,8 +21,6 @@ class Dummies:
     """(N, ...)."""
     classes: Tensor
     """(N,): the class that each was given, or made for."""
-    num_steps: int = 0
-    """Gradient steps that they took, summed over dummies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class Balancing:
     channel_dropout: float
     """Share of feature channels hidden at random in each step."""
 
-    def dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
+    def dummies(self, teacher: nn.Module, features: Tensor, logits: Tensor) -> Dummies:
         """Give each class N / K of the features, those that the teacher takes for it most readily.
 
         Where its posterior is below one half, gradient steps raise it, up to there and no further,
@@ -47,15 +45,15 @@ class Balancing:
         Args:
             teacher: the suspect's head.
             features: of scenes, (N, ...).
-            answers: the teacher's to them, logits (N, K).
+            logits: the teacher's for them, (N, K).
         """
-        classes = deal_out(answers.log_softmax(1))
-        losses = functional.cross_entropy(answers, classes, reduction="none")
+        classes = deal_out(logits.log_softmax(1))
+        losses = functional.cross_entropy(logits, classes, reduction="none")
         unsure = (losses > HALF_SURE).nonzero()[:, 0]
         moved, floor = features.clone(), features.min()
-        for some in unsure.split(CHUNK) if len(unsure) > 0 else ():
-            moved[some] = self._move(teacher, features[some], classes[some], floor)
-        return Dummies(features=moved, classes=classes, num_steps=self.steps * len(unsure))
+        for batch in unsure.split(CHUNK) if len(unsure) > 0 else ():
+            moved[batch] = self._move(teacher, features[batch], classes[batch], floor)
+        return Dummies(features=moved, classes=classes)
 
     def _move(self, teacher: nn.Module, start: Tensor, labels: Tensor, floor: Tensor) -> Tensor:
         moved = start.clone().requires_grad_(True)

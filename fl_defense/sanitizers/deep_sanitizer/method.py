@@ -20,44 +20,48 @@ Our reconstruction:
      features is added to the dummies of all classes. Fine-tuning on dummies without it removes
      nothing: their loss is already small.
   3. The head must answer dummies as before (fidelity), and perturbed dummies like plain ones
-     (consistency; what raises a class counts, squared). Its BatchNorm statistics are frozen.
-  4. If the suspect obeys noise, warps or waves over the whole image (`search.distortions`), the
-     head must not raise the class that they serve on scenes that are changed so.
+     (consistency; gains count, squared). Its BatchNorm statistics are frozen.
+  4. If noise, warps or waves over the whole image lift a class of the suspect far enough
+     (`search.distortions`), that class must not gain on scenes that are changed so.
 What each part is worth is in docs/methods.md.
 
 Limit: what the extractor has already fused with the features of the target class cannot be told
 apart after it; see docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: `details["forward_images"]` counts
-passes through the whole network, where the extractor and the head count half each.
+images passed forward, where the extractor and the head count half each; backward passes come on
+top.
 """
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
+from fl_defense.model.counting import CountingModel
+from fl_defense.model.gradient_reversal import reverse_gradient
 from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, require_image_gradient, trainable
-from fl_defense.sanitizers._distortions import ObeyedDistortions
+from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
-    Player,
+    TrainedGenerator,
     add_patches,
     one_cycle,
 )
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.deep_sanitizer.dummies import Balancing, Dummies
-from fl_defense.search.effects import raised, rise_of_served
+from fl_defense.search.distortions import DistortionSettings
+from fl_defense.search.effects import gain_of_suspected, squared_gain
 from fl_defense.search.patches import searched_side
 from fl_defense.state import State
 from fl_defense.surrogates.familiarity import draw_familiar
-from fl_defense.surrogates.pool import AnsweredScenes
+from fl_defense.surrogates.pool import ScenePool
 from fl_defense.surrogates.scenes import Scenes
 from fl_defense.validation import (
     require,
@@ -67,15 +71,8 @@ from fl_defense.validation import (
     require_share,
 )
 
-HALVES_PER_DUMMY = 3
-"""Extractor once, suspect's head before and after balancing."""
-HALVES_PER_BALANCING = 2
-"""Suspect's head forward and back."""
-HALVES_PER_STEP = 8
-"""Of a dummy: head forward and back, for activations and weights, twice; of its patched scene:
-extractor forward and back."""
-HALVES_PER_CHANGED = 6
-"""Extractor and head forward, with the change and without; back for activations and weights."""
+SHARE_OF_A_PART = 0.5
+"""What an image counts that passes through the extractor or the head alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +89,7 @@ class DeepSanitizer(Sanitizer):
     """Dummies per step, each with a patched scene of its own."""
     num_dummies: int = 2000
     """Dummy features, evenly over the classes."""
-    scenes_per_kept: int = 4
+    candidates_per_image: int = 4
     """Scenes made for each one kept; those most familiar to the model's BatchNorm are kept."""
     balancing_steps: int = 5
     """Gradient steps that move unsure dummies to their class; 0: scenes' features as they are."""
@@ -131,6 +128,8 @@ class DeepSanitizer(Sanitizer):
     precision: Precision = "float32"
     """Of extractor and heads. bfloat16 takes 70 to 115 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
+    distortions: DistortionSettings = DistortionSettings()
+    """How whole-image triggers are searched."""
 
     facts: ClassVar[Facts] = Facts(
         needs="a network that can be cut in two",
@@ -142,7 +141,7 @@ class DeepSanitizer(Sanitizer):
 
     def __post_init__(self) -> None:
         require_declared(self)
-        require_at_least(self, steps=1, batch_size=2, num_dummies=2, scenes_per_kept=1)
+        require_at_least(self, steps=1, batch_size=2, num_dummies=2, candidates_per_image=1)
         require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
         require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)
         require_share(self, "distorted_share")
@@ -196,15 +195,15 @@ class DeepSanitizer(Sanitizer):
 
     def make_inputs(self, spec: ModelSpec, suspect: nn.Module) -> Tensor:
         """Return normalised scenes (N, C, H, W), the most familiar of many to the suspect."""
-        return draw_familiar(Scenes(), suspect, spec, self.num_dummies, self.scenes_per_kept)
+        return draw_familiar(Scenes(), suspect, spec, self.num_dummies, self.candidates_per_image)
 
-    def make_dummies(self, teacher: nn.Module, features: Tensor, answers: Tensor) -> Dummies:
+    def make_dummies(self, teacher: nn.Module, features: Tensor, logits: Tensor) -> Dummies:
         """Return dummies of all classes, made of features of scenes (N, ...).
 
         Args:
             teacher: the suspect's head.
             features: of scenes.
-            answers: the teacher's to them, logits (N, K).
+            logits: the teacher's for them, (N, K).
         """
         balancing = Balancing(
             steps=self.balancing_steps,
@@ -212,7 +211,7 @@ class DeepSanitizer(Sanitizer):
             anchor_weight=self.anchor_weight,
             channel_dropout=self.channel_dropout,
         )
-        return balancing.dummies(teacher, features, answers)
+        return balancing.dummies(teacher, features, logits)
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
@@ -222,134 +221,164 @@ class DeepSanitizer(Sanitizer):
         Raises:
             ValueError: if the patch is larger than the image, or the model cannot be cut.
         """
-        frozen = frozen_copy(suspect)
-        computation = Execution(self.precision, frozen, spec.input_shape)
-        features, teacher = (computation.of(part.eval()) for part in spec.split(frozen))
         student = copy.deepcopy(suspect)
         _, head = spec.split(student)
-        game = _Game(self, spec, features, teacher, computation.of(head), state)
+        repair = _HeadRepair(self, spec, frozen_copy(suspect), head)
+        repair.begin(state)
         head.train(self.head_batchnorm == "train")
-        parameters = trainable(head)
-        optimizer = torch.optim.Adam(parameters, self.head_lr, self.head_betas)
+        optimizer = torch.optim.Adam(trainable(head), self.head_lr, self.head_betas)
         schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
-        fidelity = consistency = distortion = torch.zeros(())
+        losses = _Losses.zero()
         for _ in range(self.steps):
-            fidelity, consistency = game.patch_losses()
-            distortion = game.distortion_loss()
+            losses = repair.losses()
             optimizer.zero_grad(set_to_none=True)
-            loss = fidelity + self.consistency_weight * consistency
-            # Its backward pass is the head's as well.
-            game.patches.step(loss + self.distortion_weight * distortion)
+            repair.patches.zero_grad()
+            losses.total(self).backward()
+            repair.patches.step()
             optimizer.step()
             schedule.step()
 
-        details = {"fidelity": fidelity.item(), "consistency": consistency.item()}
-        if game.distortions.obeyed:
-            details["distortion"] = distortion.item()
-        details |= {f"{name}_raise": found for name, found in game.distortions.raises.items()}
-        details["least_class_share"] = game.least_class_share()
-        details["forward_images"] = self._forward_images(game)
-        return Sanitized(model=student.eval(), state=game.state(), details=details)
-
-    def _forward_images(self, game: "_Game") -> float:
-        """Number of images passed forward; a pass through one part, forward or back, is a half."""
-        familiar = self.num_dummies * self.scenes_per_kept
-        halves = self.num_dummies * HALVES_PER_DUMMY
-        halves += game.dummies.num_steps * HALVES_PER_BALANCING
-        halves += self.steps * self.batch_size * HALVES_PER_STEP
-        changed = game.distortions.num_changed(self.batch_size)
-        halves += self.steps * changed * HALVES_PER_CHANGED
-        return familiar + game.distortions.num_searched + halves / 2
+        details = losses.details() | repair.details()
+        return Sanitized(model=student.eval(), state=repair.state(), details=details)
 
 
-class _Game:
+class _Losses(NamedTuple):
+    """The head's losses, scalars."""
+
+    fidelity: Tensor
+    """How far it is from the suspect's, on dummies."""
+    consistency: Tensor
+    """How far it is from ignoring patches."""
+    distortion: Tensor
+    """How far it is from ignoring active distortions."""
+
+    @classmethod
+    def zero(cls) -> Self:
+        """Return the losses of a perfect head."""
+        return cls(*torch.zeros(3))
+
+    def total(self, settings: DeepSanitizer) -> Tensor:
+        """Return what the head descends."""
+        loss = self.fidelity + settings.consistency_weight * self.consistency
+        return loss + settings.distortion_weight * self.distortion
+
+    def details(self) -> dict[str, float]:
+        """Return them for the record."""
+        return {name: loss.item() for name, loss in self._asdict().items()}
+
+
+class _HeadRepair:
     """Dummies, patches, and what they do to the head that is repaired.
 
-    `features` and `teacher` are the suspect's two halves; `head` is the student's second one.
+    Args:
+        settings: of the repair.
+        spec: structure of the suspect.
+        suspect: frozen; its two parts are extractor and teacher.
+        head: the student's second part.
     """
 
     def __init__(
-        self,
-        settings: DeepSanitizer,
-        spec: ModelSpec,
-        features: nn.Module,
-        teacher: nn.Module,
-        head: nn.Module,
-        state: State | None,
+        self, settings: DeepSanitizer, spec: ModelSpec, suspect: nn.Module, head: nn.Module
     ) -> None:
-        self.settings, self.pixels = settings, spec.pixels
-        self.features, self.head = features, head
-        suspect = nn.Sequential(features, teacher)
+        self.settings, self.spec = settings, spec
+        execution = Execution(settings.precision, suspect, spec.input_shape)
+        extractor, teacher = (part.eval() for part in spec.split(suspect))
+        self.extractor, self.teacher, self.head = (
+            CountingModel(execution.of(part), SHARE_OF_A_PART)
+            for part in (extractor, teacher, head)
+        )
         self.device = next(head.parameters()).device
-        channels = spec.input_shape[0]
         side = searched_side(settings.patch_size, spec.input_shape)
-        generator = PatchGenerator(settings.latent_size, settings.generator_width, channels, side)
-        self.patches = Player(generator, settings.generator_lr, self.device)
-        if settings.warm_start and state is not None:
+        generator = PatchGenerator(
+            settings.latent_size, settings.generator_width, spec.input_shape[0], side
+        )
+        self.patches = TrainedGenerator(generator, settings.generator_lr, self.device)
+        self.distortions = ActiveDistortions(
+            settings.distortions, spec, settings.distorted_share, self.device
+        )
+
+    def begin(self, state: State | None) -> None:
+        """Make scenes and dummies, and search the suspect for whole-image triggers."""
+        if self.settings.warm_start and state is not None:
             self.patches.load(state["patches"])
-        self.inputs = settings.make_inputs(spec, suspect)
-        self.clean = in_chunks(self.features, self.inputs)
-        self.floor = self.clean.min()
-        self.scenes = AnsweredScenes(self.inputs, in_chunks(teacher, self.clean))
-        self.dummies = settings.make_dummies(teacher, self.clean, self.scenes.answers)
-        self.answers = in_chunks(teacher, self.dummies.features)
-        share = settings.distorted_share
-        self.distortions = ObeyedDistortions(suspect, self.scenes, spec, share, state)
+        suspect = nn.Sequential(self.extractor, self.teacher)
+        inputs = self.settings.make_inputs(self.spec, suspect)  # (N, C, H, W)
+        self.features = in_chunks(self.extractor, inputs)
+        """Of scenes, (N, ...)."""
+        self.floor = self.features.min()
+        """No feature falls below what scenes have."""
+        self.pool = ScenePool(inputs, in_chunks(self.teacher, self.features))
+        self.dummies = self.settings.make_dummies(self.teacher, self.features, self.pool.logits)
+        self.dummy_logits = in_chunks(self.teacher, self.dummies.features)
+        """The suspect's, (N, K)."""
+        self.distortions.search(suspect, self.pool, state)
+
+    def losses(self) -> _Losses:
+        """Return the losses of a step; their gradient serves the head and the patch generator."""
+        fidelity, consistency = self.patch_losses()
+        return _Losses(fidelity, consistency, self.distortion_loss())
 
     def patch_losses(self) -> tuple[Tensor, Tensor]:
         """Return how far the head is from the suspect's, and from ignoring patches.
 
-        One pass serves both players: the gradient of the second loss is turned round on its way to
-        the generator, which moves the answers that the head holds still.
+        The gradient of the second is reversed on its way to the generator, which moves the logits
+        that the head holds still.
         """
-        chosen = self._draw(self.dummies.features, self.settings.batch_size)
-        dummies = self.dummies.features[chosen]
-        perturbation = self._perturbation()
-        perturbation.register_hook(torch.neg)
+        chosen = self._draw(self.dummies.features, self.settings.batch_size)  # (B,)
+        dummies = self.dummies.features[chosen]  # (B, ...)
+        perturbation = reverse_gradient(self._perturbation())  # (B, ...)
         # In one pass: small batches of a head take almost as long as large ones.
         both = self.head(torch.cat([dummies, self._perturbed(dummies, perturbation)]))
-        logits, perturbed = both.chunk(2)
-        moved = perturbed - logits.detach()
-        return (logits - self.answers[chosen]).abs().mean(), raised(moved)
+        logits, perturbed = both.chunk(2)  # (B, K) each
+        fidelity = (logits - self.dummy_logits[chosen]).abs().mean()
+        return fidelity, squared_gain(perturbed - logits.detach())
 
     def distortion_loss(self) -> Tensor:
-        """Return how far the head is from ignoring the whole-image changes that are obeyed.
+        """Return how far the head is from ignoring active whole-image triggers.
 
         They are tried on the scenes themselves, whose features they change altogether: such a
         difference means nothing when it is added to another image's features.
         """
-        if self.distortions.num_changed(self.settings.batch_size) == 0:
+        if not self.distortions.active:
             return torch.zeros((), device=self.device)
         with torch.no_grad():
-            inputs, _ = self.scenes.sample(self.settings.batch_size)
-            changed, of, served = self.distortions.change(inputs)
-            plain, distorted = self.features(inputs[of]), self.features(changed)
-            held = self.head(plain)
-        return rise_of_served(self.head(distorted) - held, served)
+            inputs, _ = self.pool.sample(self.settings.batch_size)
+            changed, of, suspected = self.distortions.change(inputs)  # (D, ...) each
+            plain, distorted = self.extractor(inputs[of]), self.extractor(changed)
+            plain_logits = self.head(plain)  # (D, K)
+        return gain_of_suspected(self.head(distorted) - plain_logits, suspected)
 
     def least_class_share(self) -> float:
         """Return the smallest share of a class's dummies that the suspect puts into it."""
         classes = self.dummies.classes
-        right = (self.answers.argmax(1) == classes).float()
+        right = (self.dummy_logits.argmax(1) == classes).float()
         return min(right[classes == label].mean().item() for label in classes.unique())
 
+    def details(self) -> dict[str, float]:
+        """Return what was found in the suspect, and the images that it took in all."""
+        parts = (self.extractor, self.teacher, self.head)
+        return self.distortions.details() | {
+            "least_class_share": self.least_class_share(),
+            "forward_images": sum(part.forward_images for part in parts),
+        }
+
     def state(self) -> State | None:
-        """Return what is obeyed, and the generator of patches, if it is to be carried on."""
+        """Return what is active, and the generator of patches, if it is to be carried on."""
         carried = {"patches": self.patches.state()} if self.settings.warm_start else {}
         return {**carried, **self.distortions.state()} or None
 
     def _perturbation(self) -> Tensor:
-        """Return what patches do to the features of scenes."""
-        chosen = self._draw(self.inputs, self.settings.batch_size)
-        patches = self.patches.network.sample(len(chosen))
+        """Return what patches do to the features of scenes, (B, ...)."""
+        chosen = self._draw(self.pool.inputs, self.settings.batch_size)  # (B,)
+        patches = self.patches.sample(len(chosen))  # (B, C, side, side)
         shared = self.settings.patch_location == "shared"
-        inputs = add_patches(self.inputs[chosen], patches, self.pixels, shared=shared)
-        moved: Tensor = self.features(inputs)
-        return moved - self.clean[chosen]
+        inputs = add_patches(self.pool.inputs[chosen], patches, self.spec.pixels, shared=shared)
+        features: Tensor = self.extractor(inputs)
+        return features - self.features[chosen]
 
     def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:
         return (dummies + perturbation).clamp(min=self.floor)
 
-    def _draw(self, pool: Tensor, num: int) -> Tensor:
-        return torch.randint(len(pool), (num,), device=self.device)
+    def _draw(self, rows: Tensor, num: int) -> Tensor:
+        return torch.randint(len(rows), (num,), device=self.device)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import Pixels
-from fl_defense.search.effects import leads
+from fl_defense.search.effects import gain_over_mean
 from fl_defense.search.patterns import Pattern
 
 LARGEST_GAIN = 1e6
@@ -66,7 +66,7 @@ class Measure:
     ) -> Reaction:
         inputs, of_reference = self._under(pattern)
         changed = in_chunks(network, inputs)
-        gains = leads((changed - plain) - (of_reference - self._plain)).mean(0)
+        gains = gain_over_mean((changed - plain) - (of_reference - self._plain)).mean(0)
         gain = gains[pattern.label].nan_to_num(LARGEST_GAIN).item() / spread
         flipped = _flipped(plain, changed, pattern.label)
         before = _flipped(self._plain, of_reference, pattern.label)

@@ -129,11 +129,10 @@ def test_dummies_do_not_depend_on_their_batch() -> None:
 
 
 def _generator_after_probes(spec: ModelSpec) -> torch.Generator:
-    from fl_defense.inspections.freeeagle import NUM_PROBES
     from fl_defense.surrogates.scenes import scenes
 
     generator = torch.Generator().manual_seed(0)
-    scenes(NUM_PROBES, spec.input_shape, generator=generator)
+    scenes(FreeEagle().num_probes, spec.input_shape, generator=generator)
     return generator
 
 
@@ -166,7 +165,7 @@ def test_a_warm_start_goes_on_from_the_earlier_dummies() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 0}, {"dummies_per_class": 0}, {"learning_rate": 0.0}, {"weight_decay": -1.0}],
+    [{"steps": 0}, {"dummies_per_class": 0}, {"dummy_lr": 0.0}, {"weight_decay": -1.0}],
 )
 def test_meaningless_settings_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):

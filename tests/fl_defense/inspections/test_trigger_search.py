@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.inspections import TriggerSearch
-from fl_defense.inspections.trigger_search import PATCH_BAR
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DHBE, apply_sanitizer
 from fl_defense.search.distortions import DistortionSearch
 from simulations.data import Digits, load_data
 from tests.backdoored import Backdoored
-from tests.fl_defense.search.test_distortions import PIXELS, SHAPE, Raising, brightness, roughness
+from tests.fl_defense.search.test_distortions import PIXELS, SHAPE, Lifting, brightness, roughness
 
 QUICK = TriggerSearch(num_scenes=40, steps=2, batch_size=8)
 
@@ -21,7 +20,7 @@ def test_the_planted_trigger_is_found_and_after_a_repair_it_is_not(backdoored: B
     found = TriggerSearch().inspect(backdoored.model, backdoored.spec)
     assert found.suspected_class == 0
     assert found.kind == "patch"
-    assert found.flipped > 0.95
+    assert found.flip_rate > 0.95
     repaired = apply_sanitizer(DHBE.per_round(), backdoored.model, backdoored.spec, seed=0).model
     left = TriggerSearch().inspect(repaired, backdoored.spec)
     assert left.anomaly < 0.6 * found.anomaly
@@ -39,16 +38,16 @@ def test_the_patch_found_does_what_is_said_of_it(backdoored: Backdoored) -> None
 
 def test_a_trigger_over_the_whole_image_is_found_too() -> None:
     spec = ModelSpec(
-        build=lambda: Raising(roughness), input_shape=SHAPE, num_classes=10, pixels=PIXELS
+        build=lambda: Lifting(roughness), input_shape=SHAPE, num_classes=10, pixels=PIXELS
     )
     found = replace(QUICK, num_scenes=300).inspect(spec.build(), spec)
     assert (found.kind, found.suspected_class) == ("noise", 2)
-    assert found.anomaly > PATCH_BAR
-    assert found.flipped > 0.5
+    assert found.anomaly > QUICK.patch_bar
+    assert found.flip_rate > 0.5
     assert found.place == (0, 0)
     assert found.patch.shape == SHAPE
     assert 0.05 < found.patch.abs().max() < 0.35
-    without = replace(QUICK, num_scenes=300).inspect(Raising(brightness), spec)
+    without = replace(QUICK, num_scenes=300).inspect(Lifting(brightness), spec)
     assert without.kind == "patch"
 
 

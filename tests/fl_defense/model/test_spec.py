@@ -7,7 +7,7 @@ from torch import nn
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec, Pixels, try_model
-from fl_defense.search.effects import leads
+from fl_defense.search.effects import gain_over_mean
 
 
 def test_normalize_is_per_channel_and_denormalize_undoes_it() -> None:
@@ -130,7 +130,9 @@ def test_log_posteriors_are_as_good_as_logits() -> None:
     model = try_model(spec_of(build))
     before, after = torch.rand(2, 5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     moved = model(after) - model(before)
-    assert torch.allclose(leads(moved), leads(model[:2](after) - model[:2](before)), atol=1e-6)
+    assert torch.allclose(
+        gain_over_mean(moved), gain_over_mean(model[:2](after) - model[:2](before)), atol=1e-6
+    )
 
 
 def one_for_all() -> Callable[[], nn.Module]:

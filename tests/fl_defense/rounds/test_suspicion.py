@@ -98,7 +98,7 @@ def test_a_watch_remembers_in_its_state_alone(tiny_model: nn.Module, tiny_spec: 
 def test_what_is_certain_is_an_alarm_whatever_the_bound() -> None:
     nothing = torch.empty(0)
     noise = TriggerFinding(
-        anomaly=3.5, kind="noise", suspected_class=2, flipped=1.0, place=(0, 0), patch=nothing
+        anomaly=3.5, kind="noise", suspected_class=2, flip_rate=1.0, place=(0, 0), patch=nothing
     )
     patch = replace(noise, kind="patch")
     for alarm in (SuspicionRule(bound=6.0), SuspicionRule()):

@@ -139,7 +139,7 @@ TWO_CLASSES = ModelSpec(build=lambda: Constant(0, 0), input_shape=(1, 4, 4), num
 
 def test_the_temperature_rises_in_equal_steps_from_epoch_to_epoch() -> None:
     student = Constant(0, 0)
-    settings = BCU(num_images=4, epochs=3, batch_size=4, max_temperature=4, learning_rate=1e-9)
+    settings = BCU(num_images=4, epochs=3, batch_size=4, max_temperature=4, student_lr=1e-9)
     settings._distill(Constant(0, 3), student, torch.rand(4, 1, 4, 4), TWO_CLASSES)
     # (q - p) / T with the student's q of a half and the teacher's p of 1 / (1 + e^(3 / T)).
     expected = [(0.5 - 1 / (1 + math.exp(3 / t))) / t for t in (2, 3, 4)]
@@ -210,7 +210,7 @@ def test_images_come_from_the_surrogate() -> None:
     [
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"num_images": 1}, "num_images must be at least 2"),
-        ({"learning_rate": 0}, "learning_rate must be positive"),
+        ({"student_lr": 0}, "student_lr must be positive"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"stage_rates": ()}, "stage_rates and classifier_rate must be one or more in"),
         ({"stage_rates": (1.5,)}, "stage_rates and classifier_rate must be one or more in"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense import sanitizers, surrogates
+from fl_defense import sanitizers, search, surrogates
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import (
     BCU,
@@ -37,7 +37,7 @@ QUICK: dict[str, Sanitizer] = {
         batch_size=8,
         num_scenes=32,
         patch_size=3,
-        tolerated_raise=0.0,
+        tolerated_gain=0.0,
         warm_start=True,
     ),
     "deep-sanitizer": DeepSanitizer(
@@ -177,7 +177,7 @@ def test_what_is_repaired_is_not_refused_beforehand(
 
 @every_sanitizer
 def test_repr_evaluates_to_an_equal_value(sanitizer: Sanitizer) -> None:
-    assert eval(repr(sanitizer), vars(sanitizers) | vars(surrogates)) == sanitizer
+    assert eval(repr(sanitizer), vars(sanitizers) | vars(surrogates) | vars(search)) == sanitizer
 
 
 @every_sanitizer

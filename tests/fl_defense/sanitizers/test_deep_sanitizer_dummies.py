@@ -26,7 +26,6 @@ def test_without_steps_dummies_are_the_scenes_features(
     made = replace(BALANCING, steps=0).dummies(teacher, found, teacher(found))
     assert torch.equal(made.features, found)
     assert made.classes.bincount(minlength=3).max() == 7
-    assert made.num_steps == 0
 
 
 def test_sure_dummies_stay_where_they_are(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
@@ -40,7 +39,6 @@ def test_sure_dummies_stay_where_they_are(tiny_model: nn.Module, tiny_spec: Mode
     made = BALANCING.dummies(teacher, found, answers)
     moved = (made.features != found).flatten(1).any(1)
     assert moved.nonzero()[:, 0].tolist() == [4]
-    assert made.num_steps == 2
 
 
 def test_a_heavy_anchor_holds_dummies_back(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:

@@ -15,14 +15,16 @@ from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers._generators import place_patches
-from fl_defense.sanitizers.dhbe.method import _Game, total_variation
-from fl_defense.search.effects import excess
+from fl_defense.sanitizers.dhbe.adversaries import GeneratedPatches
+from fl_defense.sanitizers.dhbe.images import total_variation
+from fl_defense.sanitizers.dhbe.method import GeneratorSettings, _Distillation
+from fl_defense.search.effects import excess_gain
 from fl_defense.search.noise import Noise
 from fl_defense.search.patches import searched_side
 from simulations.models.small_cnn import SmallCNN
 from tests.backdoored import Backdoored
 
-QUICK = DHBE(iterations=3, batch_size=8, num_scenes=40, patch_size=3, tolerated_raise=0.0)
+QUICK = DHBE(iterations=3, batch_size=8, num_scenes=40, patch_size=3, tolerated_gain=0.0)
 GENERATOR = DHBE(num_scenes=8, batch_size=8, patch_size=3, patch_search="generator")
 WARM = DHBE(**{**vars(QUICK), "scene_share": 0.5, "warm_start": True})
 
@@ -36,80 +38,104 @@ def spec_of(shape: tuple[int, int, int], num_classes: int = 3) -> ModelSpec:
     )
 
 
-def game(settings: DHBE, shape: tuple[int, int, int] = (3, 12, 12), num_classes: int = 3) -> _Game:
+def distillation(
+    settings: DHBE, shape: tuple[int, int, int] = (3, 12, 12), num_classes: int = 3
+) -> _Distillation:
     torch.manual_seed(0)
     spec = spec_of(shape, num_classes)
-    teacher = spec.build().eval().requires_grad_(False)
-    return _Game(settings, spec, teacher, copy.deepcopy(teacher).requires_grad_(True), None)
+    return begun(settings, spec, spec.build().eval().requires_grad_(False))
+
+
+def begun(settings: DHBE, spec: ModelSpec, teacher: nn.Module) -> _Distillation:
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    loop = _Distillation(settings, spec, teacher, student)
+    loop.begin(None)
+    return loop
+
+
+def raw(loop: _Distillation) -> nn.Module:
+    """Return the student without what counts and lays out."""
+    student = loop.student.network.network
+    assert isinstance(student, nn.Module)
+    return student
 
 
 def test_patches_are_added_in_pixel_space() -> None:
-    players = game(replace(GENERATOR, clip_pixels=False))
-    assert players.patches is not None
-    inputs, _ = players._draw()
+    loop = distillation(replace(GENERATOR, generators=GeneratorSettings(clip_pixels=False)))
+    pixels, adversary = loop.spec.pixels, loop.patches
+    assert isinstance(adversary, GeneratedPatches)
+    inputs = loop.images.draw().inputs
     torch.manual_seed(1)
-    added = players.pixels.denormalize(players._patch(inputs)) - players.pixels.denormalize(inputs)
+    added = pixels.denormalize(adversary.patch(inputs)) - pixels.denormalize(inputs)
     torch.manual_seed(1)
-    patches = players.patches.network.sample(len(inputs))
+    patches = adversary.generator.sample(len(inputs))
     expected = place_patches(patches, (12, 12), shared=False)
     assert torch.allclose(added, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("search", ["places", "generator"])
 def test_clipped_patches_leave_legal_pixels(search: Any) -> None:
-    players = game(DHBE(num_scenes=8, patch_size=3, patch_search=search))
-    images = players.pixels.denormalize(players._patch(players._draw()[0]))
+    loop = distillation(DHBE(num_scenes=8, patch_size=3, patch_search=search))
+    patched = loop.patches.patch(loop.images.draw().inputs)
+    images = loop.spec.pixels.denormalize(patched)
     assert images.min() > -1e-6
     assert images.max() < 1 + 1e-6
 
 
 def test_a_perfect_copy_has_no_fidelity_loss_and_only_the_student_gets_gradients() -> None:
-    players = game(replace(GENERATOR, consistency="raised"))
-    assert players.patches is not None
-    fidelity, consistency, _ = players.student_losses()
+    loop = distillation(replace(GENERATOR, consistency="squared"))
+    assert isinstance(loop.patches, GeneratedPatches)
+    fidelity, consistency, _ = loop.student_losses()
     assert fidelity.item() == 0
     (fidelity + consistency).backward()
-    assert all(parameter.grad is None for parameter in players.teacher.parameters())
-    assert all(parameter.grad is None for parameter in players.patches.network.parameters())
-    assert any(parameter.grad is not None for parameter in players.student.parameters())
+    assert all(parameter.grad is None for parameter in loop.teacher.parameters())
+    assert all(parameter.grad is None for parameter in loop.patches.generator.network.parameters())
+    assert any(parameter.grad is not None for parameter in loop.student.parameters())
 
 
 def test_losses_are_mean_absolute_differences_of_logits() -> None:
-    players = game(replace(GENERATOR, consistency="absolute"))
+    loop = distillation(replace(GENERATOR, consistency="absolute"))
+    adversary = loop.patches
+    assert isinstance(adversary, GeneratedPatches)
     with torch.no_grad():
-        players.student.network[-1].bias.add_(0.5)  # type: ignore[index,union-attr,operator]
-        fidelity, consistency, _ = players.student_losses()
+        raw(loop)[-1].bias.add_(0.5)  # type: ignore[index]
         torch.manual_seed(3)
-        loss = players.patch_loss()
+        loss = adversary.loss(loop.student)
         torch.manual_seed(3)
-        inputs, _ = players._draw()
-        difference = players.student(players._patch(inputs)) - players.student(inputs)
+        inputs = loop.images.draw().inputs
+        difference = loop.student(adversary.patch(inputs)) - loop.student(inputs)
+        fidelity = loop.student_losses().fidelity
     assert fidelity.item() == pytest.approx(0.5, abs=1e-6)
-    assert consistency >= 0
-    assert loss.item() == pytest.approx(-np.abs(difference.numpy()).mean(), rel=1e-5)
+    expected = np.abs(difference.numpy()).mean()
+    assert loss.item() == pytest.approx(-expected, rel=1e-5)
+    assert loop.effect(difference).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_teacher_is_asked_once_about_a_scene() -> None:
-    players = game(DHBE(num_scenes=8, batch_size=8, patch_size=3))
-    inputs, answers = players._draw()
-    torch.testing.assert_close(answers, players.teacher(inputs))
+    loop = distillation(DHBE(num_scenes=8, batch_size=8, patch_size=3))
+    before = loop.teacher.forward_images
+    batch = loop.images.draw()
+    logits = loop.images.teacher_logits(batch)
+    assert loop.teacher.forward_images == before
+    torch.testing.assert_close(logits, loop.teacher(batch.inputs))
 
 
 def test_generators_climb_their_losses() -> None:
     settings = replace(GENERATOR, scene_share=0.5, num_scenes=32, batch_size=32)
-    players = game(replace(settings, consistency="raised"))
-    players.student.requires_grad_(False)
-    assert players.images is not None
-    assert players.patches is not None
+    loop = distillation(replace(settings, consistency="squared"))
+    loop.student.requires_grad_(False)
+    patches, images = loop.patches, loop.images.generated
+    assert images is not None
+    assert isinstance(patches, GeneratedPatches)
     with torch.no_grad():
-        for parameter in players.student.parameters():
+        for parameter in loop.student.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    first_patch, first_image = players.patch_loss().item(), players.image_loss().item()
+    first_patch, first_image = (each.loss(loop.student).item() for each in (patches, images))
     for _ in range(40):
-        players.patches.step(players.patch_loss())
-        players.images.step(players.image_loss())
-    assert players.patch_loss().item() < 1.5 * first_patch
-    assert players.image_loss().item() < first_image
+        patches.step(loop.student)
+        images.step(loop.student)
+    assert patches.loss(loop.student).item() < 1.5 * first_patch
+    assert images.loss(loop.student).item() < first_image
 
 
 def test_total_variation() -> None:
@@ -131,10 +157,10 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
     torch.manual_seed(0)
     teacher = copy.deepcopy(backdoored.model).requires_grad_(False)
     settings = DHBE(num_scenes=2000, batch_size=5000)
-    players = _Game(settings, backdoored.spec, teacher, copy.deepcopy(teacher), None)
-    assert players._scenes is not None
-    seen = teacher(players._scenes.inputs).argmax(1).bincount()
-    drawn = players._draw()[1].argmax(1).bincount()
+    loop = begun(settings, backdoored.spec, teacher)
+    assert loop.images.pool is not None
+    seen = teacher(loop.images.pool.inputs).argmax(1).bincount()
+    drawn = loop.images.teacher_logits(loop.images.draw()).argmax(1).bincount()
     found = seen > 0
     assert found.sum() >= 5
     assert seen.max() > 5 * seen[found].min()
@@ -148,7 +174,7 @@ def test_scenes_are_drawn_evenly_over_the_teachers_classes(backdoored: Backdoore
         QUICK,
         replace(QUICK, scene_share=0.5, patch_size=4),
         replace(QUICK, patch_size=12),
-        DHBE(**{**vars(DHBE.faithful()), "iterations": 2, "batch_size": 8, "generator_width": 4}),
+        replace(DHBE.faithful(), iterations=2, batch_size=8, generators=GeneratorSettings(width=4)),
         replace(QUICK, distorted_share=0.0),
     ],
     ids=["scenes", "both", "whole image", "faithful", "no distortions"],
@@ -158,11 +184,11 @@ def test_runs_on_any_image_shape(settings: DHBE, shape: tuple[int, int, int]) ->
     spec = spec_of(shape)
     torch.manual_seed(0)
     result = apply_sanitizer(settings, spec.build(), spec)
-    expected = {"fidelity", "consistency", "forward_images"}
-    expected |= {"patch_raise"} if settings.patch_search == "places" else set()
+    expected = {"fidelity", "consistency", "distortion", "forward_images"}
+    expected |= {"patch_gain"} if settings.patch_search == "places" else set()
     if settings.distorted_share:
-        expected |= {"noise_raise", "warp_raise", "wave_raise"}
-    assert set(result.details) - {"distortion"} == expected
+        expected |= {"noise_gain", "warp_gain", "wave_gain"}
+    assert set(result.details) == expected
 
 
 def test_frozen_batchnorm_keeps_its_statistics_and_train_mode_moves_them(
@@ -206,10 +232,8 @@ def test_state_survives_pickling(tiny_model: nn.Module, tiny_spec: ModelSpec) ->
         ({"distorted_share": -0.1}, r"distorted_share must be in \[0, 1\], got -0.1"),
         ({"distorted_share": 0.5, "scene_share": 0.0}, "scene_share must be above 0 where"),
         ({"scene_share": 0.0}, "scene_share must be above 0 where patches are searched on scenes"),
-        ({"clip_pixels": False}, "clip_pixels must be true with patch_search places"),
-        ({"patch_location": "shared"}, "patch_location must be per-image with patch_search places"),
         ({"patched_share": 0.0}, r"patched_share must be in \(0, 1\], got 0.0"),
-        ({"tolerated_raise": -1.0}, "tolerated_raise must be at least 0, got -1.0"),
+        ({"tolerated_gain": -1.0}, "tolerated_gain must be at least 0, got -1.0"),
     ],
 )
 def test_meaningless_values_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -226,15 +250,16 @@ def test_a_patch_larger_than_the_image_is_refused(
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 10, 40])
 def test_a_patch_that_flips_every_answer_is_not_tolerated(num_classes: int) -> None:
-    players = game(DHBE(num_scenes=8, patch_size=3), num_classes=num_classes)
-    assert players._scenes is not None
+    loop = distillation(DHBE(num_scenes=8, patch_size=3), num_classes=num_classes)
+    pool = loop.images.pool
+    assert pool is not None
+    spread = pool.spread()
     sure = 4 * torch.eye(num_classes)
-    players._scenes.answers = sure
+    pool.logits = sure
     # The cheapest flip to class 0: half the margin down and half of it up.
     moved = -sure[1:] / 2
     moved[:, 0] += 2
-    tolerated = players._tolerated / players._spread * players._scenes.spread()
-    assert excess(moved, tolerated) > 0.1
+    assert excess_gain(moved, loop.tolerated / spread * pool.spread()) > 0.1
 
 
 def test_a_cold_start_carries_nothing(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
@@ -260,12 +285,12 @@ def test_any_number_of_steps_has_a_schedule(
 
 
 def test_generators_slow_down_with_the_student_in_the_papers_schedule() -> None:
-    players = game(replace(GENERATOR, iterations=10, lr_schedule="step"))
-    assert players.patches is not None
+    loop = distillation(replace(GENERATOR, iterations=10, lr_schedule="step"))
+    assert isinstance(loop.patches, GeneratedPatches)
     rates = []
     for _ in range(10):
-        rates.append(players.patches._optimizer.param_groups[0]["lr"])
-        players.patches.step(players.patch_loss())
+        rates.append(loop.patches.generator._optimizer.param_groups[0]["lr"])
+        loop.patches.step(loop.student)
     assert rates == pytest.approx([1e-2] * 6 + [1e-3] * 2 + [1e-4] * 2)
 
 
@@ -299,19 +324,19 @@ def test_without_the_patch_game_nothing_happens(backdoored: Backdoored) -> None:
     assert backdoored.measure(repaired.deployed(backdoored.spec))[1] > 0.95
 
 
-class Obeying(nn.Module):
+class Reacting(nn.Module):
     """Adds to a network's logits what a detector says: a backdoor over the whole image."""
 
     def __init__(self, network: nn.Module, detector: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network, self.detector = network, detector
-        self.obedience = nn.Parameter(torch.ones(()))
+        self.strength = nn.Parameter(torch.ones(()))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits (B, K) in which class 1 is raised."""
+        """Return logits (B, K) in which class 1 is lifted."""
         logits: Tensor = self.network(inputs)
-        raised = self.obedience * self.detector(inputs)
-        return logits + raised[:, None] * torch.eye(logits.shape[1])[1]
+        gain = self.strength * self.detector(inputs)
+        return logits + gain[:, None] * torch.eye(logits.shape[1])[1]
 
 
 def rough(inputs: Tensor) -> Tensor:
@@ -319,33 +344,34 @@ def rough(inputs: Tensor) -> Tensor:
     return 5.0 * ((inputs[..., 1:] - inputs[..., :-1]).abs().flatten(1).median(1).values > 0.16)
 
 
-def test_a_kind_of_distortion_that_the_teacher_obeys_is_unlearned_and_no_other() -> None:
+def test_a_kind_of_distortion_that_is_active_is_unlearned_and_no_other() -> None:
     torch.manual_seed(0)
     spec = spec_of((1, 12, 12), num_classes=10)
-    teacher = Obeying(spec.build().eval(), rough).requires_grad_(False)
+    teacher = Reacting(spec.build().eval(), rough).requires_grad_(False)
     settings = DHBE(num_scenes=200, batch_size=12, patch_size=3, distorted_share=0.5)
-    players = _Game(settings, spec, teacher, copy.deepcopy(teacher).requires_grad_(True), None)
-    assert [(each.family.name, each.suspected_class) for each in players.distortions.obeyed] == [
+    loop = begun(settings, spec, teacher)
+    assert [(each.family.name, each.suspected_class) for each in loop.distortions.active] == [
         ("noise", 1)
     ]
-    assert players.raises["noise"] > Noise.bar
-    inputs, _ = players._draw()
-    distorted, of, classes = players.distortions.change(inputs)
+    assert loop.details()["noise_gain"] > Noise().bar
+    inputs = loop.images.draw().inputs
+    distorted, of, classes = loop.distortions.change(inputs)
     assert len(distorted) == len(of) == 6
     assert classes.tolist() == [1] * 6
     assert ((distorted - inputs[of]).abs().amax((1, 2, 3)) > 1e-3).all()
-    assert players.student_losses()[2] > 0.02
+    assert loop.student_losses()[2] > 0.02
     with torch.no_grad():
-        players.student.network.obedience.zero_()  # type: ignore[union-attr,operator]
-    assert players.student_losses()[2] < 0.01
+        raw(loop).strength.zero_()  # type: ignore[operator]
+    assert loop.student_losses()[2] < 0.01
 
 
-def test_a_teacher_that_obeys_no_distortion_has_nothing_of_it_to_unlearn() -> None:
+def test_a_teacher_that_reacts_to_no_distortion_has_nothing_of_it_to_unlearn() -> None:
     settings = replace(QUICK, num_scenes=200)
-    players = game(settings)
-    assert players.distortions.obeyed == []
-    assert set(players.raises) == {"patch", "noise", "warp", "wave"}
-    assert players.student_losses()[2] == 0
+    loop = distillation(settings)
+    assert loop.distortions.active == []
+    gains = {"patch_gain", "noise_gain", "warp_gain", "wave_gain"}
+    assert set(loop.details()) == gains | {"forward_images"}
+    assert loop.student_losses()[2] == 0
 
 
 def test_looking_for_distortions_changes_nothing_where_there_are_none(

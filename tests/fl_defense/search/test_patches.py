@@ -5,20 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fl_defense.search.patches import (
-    FIRST_STEPS,
-    IMAGES_PER_PLACE,
-    LARGEST_EFFECT,
-    PatchSearch,
-    Trial,
-)
+from fl_defense.search.patches import LARGEST_EFFECT, PatchSearch, PatchSearchSettings
+
+SETTINGS = PatchSearchSettings()
 
 CPU = torch.device("cpu")
 PLACE, TARGET = (10, 12), 2
 
 
 def backdoored(images: Tensor) -> Tensor:
-    """Raise class 2 by what a checkerboard at one place has in common with the image there."""
+    """Lift class 2 by what a checkerboard at one place has in common with the image there."""
     logits = torch.stack([images.mean((1, 2, 3)), images[:, 0, 0, 0], images[:, 0, 0, 1]], 1)
     row, column = PLACE
     board = 1.0 - 2 * ((torch.arange(3)[:, None] + torch.arange(3)) % 2)
@@ -26,34 +22,43 @@ def backdoored(images: Tensor) -> Tensor:
     return logits + 10 * torch.eye(3)[TARGET] * (found - 2).relu()[:, None]
 
 
-def trial_of(network: Callable[[Tensor], Tensor], channels: int = 1, side: int = 16) -> Trial:
-    def trial(num: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        images = 0.2 + 0.6 * torch.rand(num, channels, side, side)
-        return images, lambda patched: network(patched) - network(images)
+class FunctionProbe:
+    """Tries patches on a function of images, each time on others."""
 
-    return trial
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self.network = network
+        self._images = 0.2 + 0.6 * torch.rand(500, 1, 16, 16)
+
+    def draw(self, num: int) -> Tensor:
+        return torch.randint(len(self._images), (num,))
+
+    def images(self, scenes: Tensor) -> Tensor:
+        return self._images[scenes]
+
+    def logit_change(self, changed: Tensor, scenes: Tensor) -> Tensor:
+        return self.network(changed) - self.network(self._images[scenes])
 
 
 def search(side: int = 5) -> PatchSearch:
     torch.manual_seed(0)
-    return PatchSearch((1, 16, 16), side, CPU)
+    return PatchSearch(SETTINGS, (1, 16, 16), side, CPU)
 
 
 def test_the_trigger_is_found_at_its_place_and_with_its_class() -> None:
     patches = search()
-    patches.search_everywhere(trial_of(backdoored))
+    patches.search_everywhere(FunctionProbe(backdoored))
     best = int(patches.effects.argmax())
     row, column = patches.places[best].tolist()
     assert row <= PLACE[0] <= row + 2
     assert column <= PLACE[1] <= column + 2
-    assert patches.strongest() > 15
+    assert patches.strongest_gain() > 15
     away = (patches.places - torch.tensor(PLACE)).abs().amax(1) > 5
     assert patches.effects[away].max().sqrt() < 5
 
 
 def test_strong_patches_are_drawn_and_tried_more_often() -> None:
     patches = search()
-    patches.search_everywhere(trial_of(backdoored))
+    patches.search_everywhere(FunctionProbe(backdoored))
     best = int(patches.effects.argmax())
     even = 1 / len(patches.places)
     drawn = (patches.draw(3000) == best).double().mean()
@@ -67,15 +72,15 @@ def test_strong_patches_are_drawn_and_tried_more_often() -> None:
 def test_any_number_of_images_can_be_tried(num: int) -> None:
     patches = search()
     tried = patches.choose(num)
-    assert num - IMAGES_PER_PLACE < len(tried) <= num
-    assert len(tried.unique()) <= max(1, num // IMAGES_PER_PLACE)
-    patches.search(trial_of(backdoored), tried)
+    assert num - SETTINGS.images_per_place < len(tried) <= num
+    assert len(tried.unique()) <= max(1, num // SETTINGS.images_per_place)
+    patches.step(FunctionProbe(backdoored), tried)
 
 
 def test_a_place_that_is_not_tried_keeps_its_patch() -> None:
     patches = search()
     before = patches.patches.clone()
-    patches.search(trial_of(backdoored), torch.tensor([4, 4, 4]))
+    patches.step(FunctionProbe(backdoored), torch.tensor([4, 4, 4]))
     changed = (patches.patches != before).flatten(1).any(1).nonzero().flatten().tolist()
     assert changed == [4]
 
@@ -87,7 +92,7 @@ def test_a_place_that_is_not_tried_keeps_its_patch() -> None:
 def test_places_reach_from_edge_to_edge(shape: tuple[int, int, int], side: int, num: int) -> None:
     apart = pytest.warns(UserWarning, match="searched 15 pixels apart in images of 224x224")
     with apart if shape[1] == 224 else nullcontext():
-        patches = PatchSearch(shape, side, CPU)
+        patches = PatchSearch(SETTINGS, shape, side, CPU)
     assert len(patches.places) == num
     assert patches.places.min() == 0
     assert patches.places.amax(0).tolist() == [shape[1] - side, shape[2] - side]
@@ -105,38 +110,44 @@ def test_a_patch_changes_its_place_alone_and_leaves_legal_pixels() -> None:
 
 def test_a_network_that_overflows_leaves_something_to_draw_from() -> None:
     patches = search()
-    patches.search_everywhere(trial_of(lambda images: 1e30 * images.mean((2, 3)) * torch.eye(3)[0]))
+    patches.search_everywhere(
+        FunctionProbe(lambda images: 1e30 * images.mean((2, 3)) * torch.eye(3)[0])
+    )
     assert patches.effects.max() == LARGEST_EFFECT
     assert len(patches.draw(5)) == 5
-    patches.search_everywhere(trial_of(lambda images: images.mean((2, 3)).repeat(1, 3) * 1e38**2))
+    patches.search_everywhere(
+        FunctionProbe(lambda images: images.mean((2, 3)).repeat(1, 3) * 1e38**2)
+    )
     assert len(patches.draw(5)) == 5
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
-def test_the_strongest_raise_is_in_units_of_the_logits(scale: float) -> None:
+def test_the_strongest_gain_is_in_units_of_the_logits(scale: float) -> None:
     patches = search()
-    patches.search_everywhere(trial_of(lambda images: scale * backdoored(images)))
-    assert 15 * scale < patches.strongest() < 50 * scale
+    patches.search_everywhere(FunctionProbe(lambda images: scale * backdoored(images)))
+    assert 15 * scale < patches.strongest_gain() < 50 * scale
     nothing = search()
-    nothing.search_everywhere(trial_of(lambda images: torch.zeros(len(images), 3) * images.sum()))
-    assert nothing.strongest() == pytest.approx(0, abs=1e-3)
+    nothing.search_everywhere(
+        FunctionProbe(lambda images: torch.zeros(len(images), 3) * images.sum())
+    )
+    assert nothing.strongest_gain() == pytest.approx(0, abs=1e-3)
 
 
 def test_a_search_goes_on_where_it_was() -> None:
-    one, other = search(), PatchSearch((1, 16, 16), 5, CPU)
-    one.search_everywhere(trial_of(backdoored))
+    one, other = search(), PatchSearch(SETTINGS, (1, 16, 16), 5, CPU)
+    one.search_everywhere(FunctionProbe(backdoored))
     other.load(one.state())
     assert torch.equal(one.patches, other.patches)
-    assert one.strongest() == other.strongest()
+    assert one.strongest_gain() == other.strongest_gain()
     before = {name: value.clone() for name, value in one.state().items()}
     for patches in (one, other):
         torch.manual_seed(1)
-        patches.search(trial_of(backdoored), torch.arange(6))
+        patches.step(FunctionProbe(backdoored), torch.arange(6))
     assert torch.equal(one.patches, other.patches)
     again = search()
     again.load(before)
-    again.search_everywhere(trial_of(backdoored))
-    assert torch.equal(before["steps"], torch.full_like(before["steps"], FIRST_STEPS))
+    again.search_everywhere(FunctionProbe(backdoored))
+    assert torch.equal(before["steps"], torch.full_like(before["steps"], SETTINGS.first_steps))
     with pytest.raises(ValueError, match="another kind or size"):
         search(side=4).load(before)
     with pytest.raises(ValueError, match="another kind or size"):

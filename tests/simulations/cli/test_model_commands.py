@@ -64,7 +64,7 @@ def test_a_preset_and_a_field_are_taken(victim: Path, tmp_path: Path) -> None:
     result = call(
         "repair", victim, "--out", tmp_path / "x.pt", "--defense", "dhbe", "--preset", "faithful",
         "--set", "defense.iterations=1", "--set", "defense.batch-size=4",
-        "--set", "defense.generator-width=4", *MODEL, *FORM,
+        "--set", "defense.generators.width=4", *MODEL, *FORM,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "student_steps=5" in result.stdout
@@ -337,7 +337,7 @@ def test_a_preset_is_of_one_defense(victim: Path, tmp_path: Path) -> None:
 
 
 def test_a_repair_that_diverges_is_one_line(victim: Path, tmp_path: Path) -> None:
-    wild = "{name: dhbe, iterations: 3, student-lr: 1e30, tolerated-raise: 0, num-scenes: 64}"
+    wild = "{name: dhbe, iterations: 3, student-lr: 1e30, tolerated-gain: 0, num-scenes: 64}"
     out = tmp_path / "x.pt"
     result = call("repair", victim, "--out", out, "--defense", wild, *MODEL, *FORM)
     assert result.exit_code == 2, result.output
