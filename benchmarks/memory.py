@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory --rounds 100
 
-Runs the quickstart's federation with a short repair and a checkpoint in every round, reads the
+Runs the repaired digits federation with a short repair and a checkpoint in every round, reads the
 resident memory after each round, and writes memory.json beside this script. What is compared is the
 mean over the first ten rounds after the warm-up and over the last ten. Linux only.
 """
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(num_rounds: int) -> dict[str, Any]:
     """Return the resident memory in MiB after each round, and what became of it."""
     scenario = load_scenario(
-        ROOT / "configs/scenarios/quickstart.yaml", [*SETTINGS, f"rounds={num_rounds}"]
+        ROOT / "configs/scenarios/digits_repair_only.yaml", [*SETTINGS, f"rounds={num_rounds}"]
     )
     resident: list[float] = []
 

@@ -2,11 +2,12 @@
 
     python -m benchmarks.same_numbers ../other-checkout
 
-Runs the same commands in both, one after the other: the quickstart, repairs of one small network by
-each defense, and the calibration of a run without attackers. Seconds and memory are left out; every
-other number of the other checkout must come out here again. New numbers may come beside them, and
-keys may have other names. Ends with exit code 1 if a number is missing. Both checkouts need this
-one's packages; a refactoring is compared with the commit before it (`git worktree add`).
+Runs the same commands in both, one after the other: a federation that is repaired, repairs of one
+small network by each defense, and the calibration of a run without attackers. Seconds and memory
+are left out; every other number of the other checkout must come out here again. New numbers may
+come beside them, and keys may have other names. Ends with exit code 1 if a number is missing. Both
+checkouts need this one's packages. A refactoring is compared with the commit before it, which
+`git worktree add` checks out.
 """
 
 import argparse
@@ -24,8 +25,10 @@ from typing import Any
 HERE = Path(__file__).parents[1]
 TIMED = ("seconds", "peak_mib", "inspect_seconds")
 """Endings of keys whose numbers differ from run to run."""
+SCENARIO = "configs/scenarios/digits_repair_only.yaml"
 QUICK = ["--engine", "in-process", "--quiet"]
 CLEAN = ["--set", "attack.name=none", "--set", "rounds=6", "--set", "defense.name=none"]
+ALARM = ["--set", "repair.schedule={first-round: 1, on-suspicion: history}"]
 DEFENSES = ["none", "dhbe", "deep-sanitizer", "bcu", "deep-cleanse", "clp"]
 
 
@@ -51,10 +54,9 @@ def main() -> None:
 def numbers_of(checkout: Path, out: Path) -> dict[str, Counter[str]]:
     """Run everything in a checkout; return the numbers of each part, as they print."""
     out.mkdir()
-    quickstart = "configs/scenarios/quickstart.yaml"
-    run(checkout, "-m", "fl_defense", "run", quickstart, *QUICK, "--out", out / "attacked")
-    alarm = ["--set", "repair.schedule.on-suspicion=history"]
-    run(checkout, "-m", "fl_defense", "run", quickstart, *QUICK, *CLEAN, *alarm,
+    scenario = checkout / SCENARIO
+    run(checkout, "-m", "fl_defense", "run", scenario, *QUICK, "--out", out / "attacked")
+    run(checkout, "-m", "fl_defense", "run", scenario, *QUICK, *CLEAN, *ALARM,
         "--out", out / "clean")  # fmt: skip
     calibrated = run(checkout, "-m", "fl_defense", "calibrate", out / "clean",
                      "--false-positive-rate", "0.2")  # fmt: skip
@@ -63,8 +65,8 @@ def numbers_of(checkout: Path, out: Path) -> dict[str, Counter[str]]:
         "--out", out / "repair.json")  # fmt: skip
     weights = (out / "attacked" / "model.safetensors").read_bytes()
     return {
-        "quickstart, rounds": Counter(records_in(out / "attacked" / "rounds.jsonl")),
-        "quickstart, weights": Counter([hashlib.sha256(weights).hexdigest()]),
+        "federation, rounds": Counter(records_in(out / "attacked" / "rounds.jsonl")),
+        "federation, weights": Counter([hashlib.sha256(weights).hexdigest()]),
         "run without attackers, rounds": Counter(records_in(out / "clean" / "rounds.jsonl")),
         "calibrate": Counter(calibrated.split()),
         "repairs": Counter(numbers_in(json.loads((out / "repair.json").read_text()))),
