@@ -1,10 +1,10 @@
 """Regenerates the federations' results table: each scenario defended, undefended and unattacked.
 
-    python -m benchmarks.federations configs/scenarios/quickstart.yaml --seeds 0 1 2
+    python -m benchmarks.federations configs/scenarios/digits_repair_only.yaml --seeds 0 1 2
 
 The variants that decision 0005 rests on:
 
-    python -m benchmarks.federations configs/scenarios/quickstart.yaml \
+    python -m benchmarks.federations configs/scenarios/digits_repair_only.yaml \
         --seeds 0 --out release.json --variants "defended" "repaired model broadcast" "warm start"
 
 Runs every variant with every seed on the in-process engine and puts each run into one JSON file

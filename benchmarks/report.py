@@ -21,7 +21,7 @@ from simulations.measurement.metrics import columns
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 FEDERATIONS = (
-    "quickstart",
+    "digits_repair_only",
     "fashion_mnist_badnets",
     "fashion_mnist_blended",
     "fashion_mnist_noniid",
@@ -359,9 +359,10 @@ def memory() -> str:
 python -m benchmarks.memory --rounds {result["rounds"]}
 ```
 
-{result["rounds"]} rounds of the quickstart in one process, ten clients, with a short repair and a
-checkpoint in each round. Resident memory after the warm-up {result["first"]:.0f} MiB, at the end
-{result["last"]:.0f} MiB: {result["growth_per_round"]:.3f} MiB a round. After every tenth round:
+{result["rounds"]} rounds of the repaired digits federation in one process, ten clients, with a
+short repair and a checkpoint in each round. Resident memory after the warm-up
+{result["first"]:.0f} MiB, at the end {result["last"]:.0f} MiB:
+{result["growth_per_round"]:.3f} MiB a round. After every tenth round:
 {", ".join(f"{value:.0f}" for value in shown)} MiB.
 """
 

@@ -31,7 +31,7 @@ from torch import nn
 from benchmarks import RESULTS
 from fl_defense import CheckpointFile, ModelSpec, NoDefense, SanitizingStrategy, Schedule
 from fl_defense.screens import NormClipping
-from simulations.federation.in_process import set_task_identity
+from simulations.engines.in_process import set_task_identity
 
 KINDS = ("fedavg", "wrapped", "wrapped, norm clipping", "wrapped, checkpoint")
 LAYERS = 8

@@ -2,6 +2,7 @@
 
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.metrics import columns
+from simulations.measurement.verdicts import left_out
 
 ARROW = " → "
 
@@ -40,7 +41,11 @@ def _head(name: str) -> str:
 
 def _note(measured: MeasuredRound) -> str:
     record, note = measured.record, ""
+    if gone := left_out(measured):
+        note = f"  left out: {', '.join(map(str, sorted(gone)))}"
+    if "kept_sent" in record.details:
+        note = f"  model stays: {record.details['kept_sent']}"
     if record.sanitized and not record.accepted:
-        note = f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
+        note += f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
     success = measured.rate("unpurified", "attack_success_rate")
     return note if success is None else f"{note}  ASR without purifier {rate(success)}"

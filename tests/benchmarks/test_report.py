@@ -113,7 +113,7 @@ def test_the_gate_counts_what_each_bound_refuses(monkeypatch: pytest.MonkeyPatch
         "defended": [{"by_round": [*attacked, old]}],
         "no attack, dhbe": [{"by_round": clean}],
     }
-    monkeypatch.setattr(report, "load", {"quickstart": runs}.get)
+    monkeypatch.setattr(report, "load", {"digits_repair_only": runs}.get)
     lines = report.gate().splitlines()
     assert "| 0.5 | 0 of 1 | 0 of 2 | 0.200 |" in lines
     assert "| 0.7 | 0 of 1 | 1 of 2 | 0.010 |" in lines
