@@ -40,7 +40,7 @@ from fl_defense.screens.attribution.memory import Memory
 from fl_defense.screens.attribution.replies import Networks
 from fl_defense.screens.attribution.report import Finding
 from fl_defense.screens.attribution.rule import OutlierRule
-from fl_defense.screens.attribution.scores import Measure, Reaction, spread_of
+from fl_defense.screens.attribution.scores import Measure, spread_of
 from fl_defense.screens.base import ScreenedRound, Screening, Verdict
 from fl_defense.search.difference import Contrast, DifferenceSearch
 from fl_defense.search.patterns import Pattern
@@ -73,6 +73,10 @@ class Attribution:
     """Scenes that patterns are searched on."""
     num_judges: int = 64
     """Other scenes, that reactions are measured on."""
+    num_first_judges: int = 24
+    """Of these, the scenes that every pattern is measured on; the others only if it is near."""
+    nearness: float = 0.5
+    """Share of the rule's floor by which a reply must lie above the median for that, in [0, 1]."""
     candidates_per_image: int = 2
     """Scenes drawn for each one kept: those most familiar to the model sent out are kept."""
     most_searches: int = 3
@@ -94,11 +98,12 @@ class Attribution:
             first_round=1,
             num_scenes=1,
             num_judges=1,
+            num_first_judges=1,
             candidates_per_image=1,
             most_searches=1,
             most_remembered=0,
         )
-        require_share(self, "least_kept")
+        require_share(self, "least_kept", "nearness")
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse images that no pattern fits into, and networks that gradients do not pass.
@@ -222,29 +227,37 @@ class _Round:
         self, patterns: Sequence[Pattern], aggregate: nn.Module, search: int | None
     ) -> list[Finding]:
         """Measure patterns on the replies that are left, and leave out who stands out."""
-        spread, kept = self._spread(), list(self._judgement.kept)
+        settings, spread = self._settings, self._spread()
         answers = self._measure.answers(aggregate)
-        of_aggregate = self._measure.reactions(aggregate, answers, patterns, spread)
-        by_reply: list[list[Reaction]] = []
-        for index in kept:
-            network = self._networks.reply(self._shown.replies[index])
-            by_reply.append(
-                self._measure.reactions(network, self._answers[index], patterns, spread)
-            )
+        of_aggregate = self._measure.reactions(
+            aggregate, answers, patterns, spread=spread, num=settings.num_judges
+        )
         findings = [
-            Finding(
-                pattern=pattern,
-                search=search,
-                aggregate=of_aggregate[number],
-                replies={
-                    index: reactions[number]
-                    for index, reactions in zip(kept, by_reply, strict=True)
-                },
-            )
-            for number, pattern in enumerate(patterns)
+            Finding(pattern=pattern, search=search, aggregate=reaction, replies={})
+            for pattern, reaction in zip(patterns, of_aggregate, strict=True)
         ]
+        self._react(findings, spread, settings.num_first_judges)
+        if settings.num_first_judges < settings.num_judges:
+            near = [finding for finding in findings if self._is_near(finding)]
+            self._react(near, spread, settings.num_judges)
         self._judgement.judge(findings)
         return findings
+
+    def _react(self, findings: Sequence[Finding], spread: float, num: int) -> None:
+        """Measure the replies that are left by so many scenes."""
+        patterns = [finding.pattern for finding in findings]
+        for index in self._judgement.kept if patterns else ():
+            network = self._networks.reply(self._shown.replies[index])
+            reactions = self._measure.reactions(
+                network, self._answers[index], patterns, spread=spread, num=num
+            )
+            for finding, reaction in zip(findings, reactions, strict=True):
+                finding.replies[index] = reaction
+
+    def _is_near(self, finding: Finding) -> bool:
+        """Tell whether some reply may stand out, as far as the first scenes tell."""
+        scores = [finding.score(index) for index in finding.replies]
+        return max(scores) - median(scores) >= self._settings.nearness * self._settings.rule.floor
 
     def _spread(self) -> float:
         """Return the unit of gains: how far the logits of a model lie apart.

@@ -1,6 +1,6 @@
 """What was found, for a person: which pattern, what it does, and to whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ class Finding:
     search: int | None
     """Number of the search in this round, counted from 1; None: found in an earlier round."""
     aggregate: Reaction
-    replies: Mapping[int, Reaction]
+    replies: dict[int, Reaction]
     """By the index of the reply."""
     left_out: list[int] = field(default_factory=list)
     """Replies that were left out for it."""

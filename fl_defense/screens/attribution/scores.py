@@ -49,7 +49,13 @@ class Measure:
         return in_chunks(network, self._inputs)
 
     def reactions(
-        self, network: nn.Module, plain: Tensor, patterns: Sequence[Pattern], spread: float
+        self,
+        network: nn.Module,
+        plain: Tensor,
+        patterns: Sequence[Pattern],
+        *,
+        spread: float,
+        num: int,
     ) -> list[Reaction]:
         """Return a network's reaction to each pattern.
 
@@ -58,18 +64,23 @@ class Measure:
             plain: its answers to the scenes.
             patterns: what the scenes are changed by.
             spread: what counts as a gain of 1, in logits.
+            num: how many of the scenes are used.
         """
-        return [self._reaction(network, plain, pattern, spread) for pattern in patterns]
+        return [
+            self._reaction(network, plain[:num], pattern, spread=spread) for pattern in patterns
+        ]
 
     def _reaction(
-        self, network: nn.Module, plain: Tensor, pattern: Pattern, spread: float
+        self, network: nn.Module, plain: Tensor, pattern: Pattern, *, spread: float
     ) -> Reaction:
-        inputs, of_reference = self._under(pattern)
+        num = len(plain)
+        inputs, of_reference = (every[:num] for every in self._under(pattern))
         changed = in_chunks(network, inputs)
-        gains = gain_over_mean((changed - plain) - (of_reference - self._plain)).mean(0)
+        before_change = self._plain[:num]
+        gains = gain_over_mean((changed - plain) - (of_reference - before_change)).mean(0)
         gain = gains[pattern.label].nan_to_num(LARGEST_GAIN).item() / spread
         flipped = _flipped(plain, changed, pattern.label)
-        before = _flipped(self._plain, of_reference, pattern.label)
+        before = _flipped(before_change, of_reference, pattern.label)
         return Reaction(gain=min(max(gain, -LARGEST_GAIN), LARGEST_GAIN), flipped=flipped - before)
 
     def _under(self, pattern: Pattern) -> tuple[Tensor, Tensor]:

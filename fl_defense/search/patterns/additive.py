@@ -18,7 +18,7 @@ class Additive:
     """Largest change of a pixel, in (0, 1]."""
     starts: int = 12
     """Random patterns that the search begins with."""
-    bar: float = 0.5
+    bar: float = 0.7
     """Gain, in spreads of the logits, beyond which a reply stands out from the others."""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The contract of a family of patterns: candidates for a trigger that a free search may shape."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -56,37 +56,16 @@ class Pattern:
     """Numbers in [-1, 1]."""
     label: int
     """The class whose logit it lifts."""
-    box: tuple[int, int, int, int] | None = None
-    """Top, left, height and width outside which images stay as they are; None: no limit."""
 
     def apply(self, images: Tensor) -> Tensor:
         """Change each of images (B, C, H, W) in [0, 1]; the result is in the same range."""
         codes = self.code.to(images.device).expand(len(images), *self.code.shape)
         starts = torch.full((len(images),), self.start, device=images.device)
-        changed = self.family.apply(images, codes, starts)
-        if self.box is None:
-            return changed
-        top, left, height, width = self.box
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        limited = images.clone()
-        limited[:, :, rows, columns] = changed[:, :, rows, columns]
-        return limited
+        return self.family.apply(images, codes, starts)
 
     def place(self, shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
         """Return top, left, height and width of what it changes in images of (C, H, W)."""
-        return self.box or self.family.place(shape, self.start)
-
-    def parts(self, shape: tuple[int, int, int], num: int) -> list["Pattern"]:
-        """Return the pattern cut into `num` strips, once across and once down.
-
-        Attackers who share a trigger among them plant a part each.
-        """
-        top, left, height, width = self.place(shape)
-        rows = [(top + height * i // num, top + height * (i + 1) // num) for i in range(num)]
-        columns = [(left + width * i // num, left + width * (i + 1) // num) for i in range(num)]
-        boxes = [(begin, left, end - begin, width) for begin, end in rows]
-        boxes += [(top, begin, height, end - begin) for begin, end in columns]
-        return [replace(self, box=box) for box in boxes if min(box[2:]) > 0]
+        return self.family.place(shape, self.start)
 
     def picture(self, shape: tuple[int, int, int]) -> Tensor:
         """Return what it does to a gray image, (C, H, W) in [0, 1], on the CPU."""

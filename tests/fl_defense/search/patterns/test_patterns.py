@@ -93,18 +93,6 @@ def test_the_same_displacement_everywhere_moves_the_image() -> None:
     torch.testing.assert_close(moved[..., :8], image[..., 1:])
 
 
-def test_parts_are_strips_of_the_place() -> None:
-    family = Patches(share=3 / 8)
-    code = torch.ones(family.code_shape((1, 8, 8)))
-    whole = Pattern(family=family, start=0, code=code, label=2)
-    parts = whole.parts((1, 8, 8), 3)
-    assert [part.box for part in parts] == [
-        (0, 0, 1, 3), (1, 0, 1, 3), (2, 0, 1, 3), (0, 0, 3, 1), (0, 1, 3, 1), (0, 2, 3, 1),
-    ]  # fmt: skip
-    changed = parts[1].apply(torch.zeros(1, 1, 8, 8))[0, 0]
-    assert changed.nonzero().tolist() == [[1, 0], [1, 1], [1, 2]]
-
-
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
