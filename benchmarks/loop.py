@@ -41,7 +41,7 @@ SCREEN = [
     "repair.schedule={first-round: 2, on-suspicion: screens, last: false}",
 ]
 NO_ATTACK = ["attack.name=none"]
-UNDEFENDED = ["defense.name=none"]
+UNDEFENDED = ["defense.name=none", "screens=[]"]
 ONCE = ["attack.poison-rate=0.5", "attack.boost=1"]
 
 
