@@ -40,11 +40,13 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.data": (9, {"torch", "numpy", "PIL", "sklearn", "torchvision"}),
     "simulations.models": (9, {"torch"}),
     "simulations.scenario": (10, {"torch", "flwr", "pydantic", "pydantic_core", "yaml"}),
-    "simulations.measurement": (11, {"torch", "matplotlib", "safetensors"}),
+    "simulations.measurement": (11, {"torch", "matplotlib", "safetensors", "scipy", "yaml"}),
     "simulations.federation": (12, {"torch", "numpy", "flwr", "ray"}),
-    "simulations.cli": (13, {"torch", "pydantic", "rich", "typer", "yaml"}),
-    "simulations": (14, set()),
-    "fl_defense.__main__": (15, set()),  # the command: starts the application
+    "simulations.report": (13, {"torch", "matplotlib", "plotly", "jinja2"}),
+    "simulations.sweep": (13, {"pydantic", "yaml"}),
+    "simulations.cli": (14, {"torch", "pydantic", "rich", "typer", "yaml"}),
+    "simulations": (15, set()),
+    "fl_defense.__main__": (16, set()),  # the command: starts the application
 }
 """A module belongs to the room with the longest name that it begins with."""
 
@@ -210,7 +212,7 @@ def names_of(requirements: Iterable[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(("fl_defense", "simulations"), ()), (("benchmarks", "deploy", "tests"), ("dev",))],
+    [(("fl_defense", "simulations"), ("report",)), (("benchmarks", "deploy", "tests"), ("dev",))],
 )
 def test_what_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

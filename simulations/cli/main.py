@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulations.cli import model_commands
+from simulations.cli import model_commands, run_commands
 from simulations.cli.terminal import clear_errors, console, escape
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 
 app.add_typer(model_commands.app)
+app.add_typer(run_commands.app)
 
 
 INTERRUPTED = (

@@ -25,6 +25,8 @@ class MeasuredRound:
 
     record: RoundRecord
     """What the server knows."""
+    asked: list[int] = field(default_factory=list)
+    """Partitions that were asked to train."""
     malicious: list[int] = field(default_factory=list)
     """Partitions that attacked in this round."""
     rates: Rates = field(default_factory=dict)

@@ -95,6 +95,7 @@ class Recorder:
             torch.cuda.empty_cache()
         measured = MeasuredRound(
             record=replace(outcome.record, details=self._details(outcome)),
+            asked=sorted(self._clients.trained) if outcome.record.round > 0 else [],
             malicious=malicious,
             rates={stage: each.rates for stage, each in by_stage.items()},
             backdoors=_by_backdoor(by_stage),
@@ -102,6 +103,7 @@ class Recorder:
         )
         self.records.append(measured)
         self._folder.append(measured)
+        self._folder.save_pictures(measured.round, outcome.screens)
         self._tell(measured)
         record = outcome.record
         if record.round > 0 and record.num_replies == 0 and "kept_sent" not in record.details:

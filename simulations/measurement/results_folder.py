@@ -1,6 +1,8 @@
 """The results folder: written as the rounds happen, read again after a crash."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,11 +13,15 @@ from safetensors.torch import save
 from fl_defense.atomic_write import replace_file
 from fl_defense.flower.checkpoint import Checkpoint, CheckpointError, CheckpointFile
 from fl_defense.rounds.records import append_record, read_lines
+from fl_defense.screens.apply import ScreenReport
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.plots import plot_curves
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Scenario
+
+PICTURES = "found"
+"""Folder of the patterns that screens found."""
 
 
 def read_rounds(folder: Path) -> list[MeasuredRound]:
@@ -132,6 +138,19 @@ class ResultsFolder:
     def append(self, record: MeasuredRound) -> None:
         """Write one round, to the disk."""
         append_record(self.path / "rounds.jsonl", record)
+
+    def save_pictures(self, server_round: int, screens: Sequence[ScreenReport]) -> None:
+        """Write what screens found in a round, a PNG for each pattern."""
+        from matplotlib.image import imsave
+
+        for screen in screens:
+            for name, picture in screen.pictures.items():
+                words = "-".join(re.findall(r"\w+", f"{screen.screen} {name}"))
+                (self.path / PICTURES).mkdir(exist_ok=True)
+                # Other numbers of channels than one and three have no colors of their own.
+                shown = picture if len(picture) == 3 else picture.mean(0).expand(3, -1, -1)
+                path = self.path / PICTURES / f"round_{server_round:04d}_{words}.png"
+                imsave(path, shown.clamp(0, 1).permute(1, 2, 0).numpy())
 
     def finish(
         self, summary: dict[str, Any], records: list[MeasuredRound], arrays: dict[str, torch.Tensor]

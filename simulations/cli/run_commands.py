@@ -1,0 +1,99 @@
+"""The commands on many runs: fl-defense sweep | compare | report."""
+
+import os
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import typer
+
+from simulations.cli.terminal import EXIT_FAILED, clear_errors, console, errors, escape
+
+app = typer.Typer()
+
+Folders = Annotated[list[Path], typer.Argument(help="Results folders, or folders above them.")]
+
+
+@app.command()
+def compare(
+    folders: Folders,
+    stage: Annotated[
+        str, typer.Option(help="Whose rates: released, sent, aggregate or unpurified.")
+    ] = "released",
+    form: Annotated[
+        str, typer.Option("--format", help="text, markdown, csv, json or latex.")
+    ] = "text",
+    against: Annotated[
+        str | None,
+        typer.Option(help="Reference of paired differences, e.g. defense.name=none."),
+    ] = None,
+) -> None:
+    """Compare finished runs: means over seeds with intervals, differences, the worst attack."""
+    with clear_errors():
+        from simulations.measurement.comparison_tables import compare
+
+        print(compare(folders, stage=stage, form=form, against=against))  # noqa: T201 - for a pipe
+
+
+@app.command()
+def sweep(
+    plan: Annotated[Path, typer.Argument(help="A YAML file: scenario, set and grid.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs; default: results/sweeps/NAME.")
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(help="Runs at a time, one thread each; default: all cores.")
+    ] = None,
+) -> None:
+    """Run every combination of a plan that is not finished yet, several at a time."""
+    with clear_errors("interrupted; the same command goes on with what is not finished"):
+        from simulations.federation.preflight import check_scenario
+        from simulations.sweep.plan import read_plan
+        from simulations.sweep.sweep import Finished, Sweep, check_runs
+
+        runs = read_plan(plan)
+        at_a_time = cores if cores is not None else os.cpu_count() or 1
+        folder = out or Path("results") / "sweeps" / plan.stem
+        seconds: list[float] = []
+
+        def tell(finished: Finished, left: int) -> None:
+            seconds.append(finished.seconds)
+            minutes = fmean(seconds) * left / at_a_time / 60
+            word = "finished" if finished.error is None else "failed"
+            rest = f"; {left} left, about {minutes:.0f} min" if left else ""
+            console.print(escape(f"{word} in {finished.seconds:.0f} s: {finished.run.label}{rest}"))
+
+        sweep = Sweep(runs=runs, out=folder, cores=at_a_time, tell=tell)
+        waiting = sweep.waiting
+        check_runs(waiting, check_scenario)
+        console.print(
+            f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; "
+            f"{at_a_time} at a time"
+        )
+        failed = sweep.go()
+        for each in failed:
+            errors.print(f"[red]failed:[/red] {escape(f'{each.run.label}: {each.error}')}")
+        console.print(f"results: {escape(str(folder))}; fl-defense compare {escape(str(folder))}")
+        if failed:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def report(
+    folders: Folders,
+    out: Annotated[Path, typer.Option(help="The page, one file with all in it.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write one HTML page about finished runs: curves, clients, patterns, seconds, settings."""
+    with clear_errors():
+        from simulations.scenario import ConfigError
+
+        try:
+            from simulations.report.page import write_report
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                [f"report: needs {error.name}; install it with pip install 'fl-defense[report]'"]
+            ) from error
+        count = write_report(folders, out)
+        console.print(f"{count} run{'s' if count != 1 else ''}: {escape(str(out))}")

@@ -1,0 +1,117 @@
+"""Figures of a report that one can point at: curves and seconds, drawn by plotly."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import plotly.graph_objects as go
+from matplotlib.colors import to_hex
+
+from simulations.measurement.measured_round import STAGES, MeasuredRound
+from simulations.measurement.metrics import METRICS
+
+DASHES = {"aggregate": "dash", "released": "solid", "unpurified": "dashdot", "sent": "dot"}
+ATTACK = "rgba(214, 39, 40, 0.10)"
+"""Behind the rounds in which somebody attacked."""
+PHASES = {
+    "training": "#7f7f7f",
+    "screening": "#9467bd",
+    "inspection": "#17becf",
+    "repair": "#1f77b4",
+    "evaluation": "#c7c7c7",
+}
+
+
+def curves(rounds: Sequence[MeasuredRound]) -> go.Figure:
+    """Return accuracy, ASR and robust accuracy of every stage; the rest is behind the legend.
+
+    Rounds of attack are shaded, repairs that were taken are marked at the top.
+    """
+    figure = go.Figure()
+    measured = [each for each in rounds if each.rates]
+    for name, metric in METRICS.items():
+        for stage in STAGES:
+            points = [(each.round, each.rate(stage, name)) for each in measured]
+            points = [point for point in points if point[1] is not None]
+            if not metric.column or not points or _repeats(measured, stage, name):
+                continue
+            x, y = zip(*points, strict=True)
+            drawn = stage in metric.in_picture or (stage == "sent" and len(metric.in_picture) > 1)
+            figure.add_scatter(
+                x=x, y=y, mode="lines+markers", name=f"{metric.title}, {STAGES[stage]}",
+                line={"color": to_hex(metric.color), "dash": DASHES[stage], "width": 2},
+                marker={"size": 5}, visible=True if drawn else "legendonly",
+                hovertemplate="%{y:.3f}",
+            )  # fmt: skip
+    for first, last in attack_windows(rounds):
+        figure.add_vrect(x0=first - 0.5, x1=last + 0.5, fillcolor=ATTACK, line_width=0)
+    _mark(figure, [each.round for each in rounds if each.record.accepted], "repaired", "#2ca02c")
+    refused = [each.round for each in rounds if each.record.sanitized and not each.record.accepted]
+    _mark(figure, refused, "repair not taken", "#d62728")
+    figure.update_yaxes(range=[-0.03, 1.09], title="share of test images", tickformat=".1f")
+    figure.update_xaxes(dtick=_ticks(len(rounds)))
+    return _styled(figure, hovermode="x unified", height=460)
+
+
+def seconds(rounds: Sequence[MeasuredRound]) -> go.Figure:
+    """Return the seconds of each phase, stacked per round."""
+    figure = go.Figure()
+    numbers = [each.round for each in rounds]
+    spent = {
+        "training": [each.record.train_seconds for each in rounds],
+        "screening": [each.record.screen_seconds for each in rounds],
+        "inspection": [each.record.details.get("inspect_seconds", 0.0) for each in rounds],
+        "repair": [each.record.sanitize_seconds for each in rounds],
+        "evaluation": [each.evaluate_seconds for each in rounds],
+    }
+    for phase, color in PHASES.items():
+        if any(spent[phase]):
+            figure.add_bar(x=numbers, y=spent[phase], name=phase, marker_color=color,
+                           hovertemplate="%{y:.1f} s")  # fmt: skip
+    figure.update_layout(barmode="stack")
+    figure.update_yaxes(title="seconds")
+    figure.update_xaxes(dtick=_ticks(len(rounds)))
+    return _styled(figure, hovermode="x unified", height=300)
+
+
+def attack_windows(rounds: Sequence[MeasuredRound]) -> list[tuple[int, int]]:
+    """Return first and last round of each unbroken attack."""
+    windows = []
+    for attacked, group in groupby(rounds, key=lambda each: bool(each.malicious)):
+        numbers = [each.round for each in group]
+        if attacked:
+            windows.append((numbers[0], numbers[-1]))
+    return windows
+
+
+def _repeats(rounds: Sequence[MeasuredRound], stage: str, metric: str) -> bool:
+    """Tell whether the sent model's curve is the released or the aggregate's over again."""
+    return stage == "sent" and any(
+        all(each.rate(stage, metric) == each.rate(other, metric) for each in rounds)
+        for other in ("released", "aggregate")
+    )
+
+
+def _mark(figure: go.Figure, rounds: Sequence[int], name: str, color: str) -> None:
+    if rounds:
+        figure.add_scatter(
+            x=list(rounds), y=[1.05] * len(rounds), mode="markers", name=name,
+            marker={"symbol": "triangle-down", "size": 9, "color": color}, hovertemplate=" ",
+        )  # fmt: skip
+
+
+def _ticks(count: int) -> int:
+    return max(1, round(count / 10))
+
+
+def _styled(figure: go.Figure, **layout: object) -> go.Figure:
+    """Leave paper and text to the page's style sheet, which knows dark mode."""
+    figure.update_layout(
+        template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 50, "r": 12, "t": 12, "b": 40},
+        legend={"orientation": "h", "y": -0.1, "yanchor": "top", "font": {"size": 12}},
+        **layout,
+    )  # fmt: skip
+    grid = {"showgrid": True, "gridcolor": "rgba(128,128,128,0.25)", "zeroline": False}
+    figure.update_xaxes(**grid)
+    figure.update_yaxes(**grid)
+    return figure

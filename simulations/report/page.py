@@ -1,0 +1,129 @@
+"""Puts a report together: reads results folders, fills the template."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from fl_defense.atomic_write import replace_file
+from simulations.measurement.comparison import Comparison
+from simulations.measurement.comparison_tables import tables
+from simulations.measurement.finished_runs import FinishedRun, find_runs
+from simulations.measurement.results_folder import PICTURES, read_rounds
+from simulations.measurement.tables import Table
+from simulations.report import figures
+from simulations.report.finding import finding
+from simulations.report.pictures import as_address, file_as_address, trigger_on_grey
+from simulations.report.strips import WORDS, Strip, strip
+from simulations.scenario import ConfigError
+from simulations.scenario.load import load_scenario
+
+MOST_PICTURES = 24
+"""Found patterns that are shown of a run, the latest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with a word below it."""
+
+    address: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSection:
+    """What the template shows of one run."""
+
+    label: str
+    folder: str
+    finding: str
+    summary: Mapping[str, Any]
+    curves: str
+    seconds: str
+    strip: Strip
+    triggers: list[Picture]
+    found: list[Picture]
+    scenario: str
+
+
+def write_report(folders: Sequence[Path], out: Path) -> int:
+    """Write one HTML file about all finished runs in folders; return how many there are.
+
+    Raises:
+        ConfigError: if there is none, one cannot be read, or the file cannot be written.
+    """
+    runs = find_runs(folders)
+    comparison = Comparison(runs=runs)
+    labels = _labels(comparison)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("simulations.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    html = environment.get_template("page.html.jinja").render(
+        title=", ".join(dict.fromkeys(run.summary["scenario"] for run in runs)),
+        runs=[_section(run, labels[run.folder], index) for index, run in enumerate(runs)],
+        tables=_tables(comparison),
+        words=WORDS,
+        plotly=get_plotlyjs(),
+    )
+    try:
+        replace_file(out, html.encode())
+    except OSError as error:
+        raise ConfigError([f"--out: {out}: cannot be written ({error.strerror})"]) from error
+    return len(runs)
+
+
+def _section(run: FinishedRun, label: str, index: int) -> RunSection:
+    scenario = load_scenario(run.folder / "scenario.yaml", trust_imports=False)
+    rounds = read_rounds(run.folder)
+    shape = scenario.data.input_shape
+    return RunSection(
+        label=label,
+        folder=run.folder.name,
+        finding=finding(run.summary),
+        summary=run.summary,
+        curves=_html(figures.curves(rounds), f"curves-{index}"),
+        seconds=_html(figures.seconds(rounds), f"seconds-{index}"),
+        strip=strip(rounds, scenario.clients.count),
+        triggers=[
+            Picture(
+                address=as_address(trigger_on_grey(backdoor, shape)),
+                caption=f"{place}: true trigger, target {backdoor.target}",
+            )
+            for place, backdoor in scenario.places_of_backdoors().items()
+        ],
+        found=[
+            Picture(address=file_as_address(path), caption=path.stem.replace("_", " "))
+            for path in sorted((run.folder / PICTURES).glob("*.png"))[-MOST_PICTURES:]
+        ],
+        scenario=scenario.to_yaml(),
+    )
+
+
+def _labels(comparison: Comparison) -> dict[Path, str]:
+    return {
+        run.folder: f"{group.label}, seed {seed}" if comparison.fields
+        else f"{run.summary['scenario']}, seed {seed}"
+        for group in comparison.groups
+        for seed, run in group.runs.items()
+    }  # fmt: skip
+
+
+def _tables(comparison: Comparison) -> list[Table]:
+    return list(tables(comparison)) if len(comparison.runs) > 1 else []
+
+
+def _html(figure: go.Figure, name: str) -> str:
+    return str(
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=name,
+            config={"displayModeBar": False, "responsive": True},
+        )
+    )

@@ -1,0 +1,102 @@
+"""A plan: a scenario and a grid of settings, every combination of which is one run."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field
+
+from simulations.scenario import ConfigError
+from simulations.scenario.load import load_scenario, read_model
+from simulations.scenario.parts import CONFIG
+from simulations.scenario.scenario import Scenario
+
+OneOrMore = Annotated[list[Any], Field(min_length=1)]
+
+
+class Plan(BaseModel):
+    """What a plan file holds."""
+
+    model_config = CONFIG
+    scenario: Path
+    """A scenario file, relative to the plan's folder."""
+    settings: dict[str, Any] = Field(default={}, alias="set")
+    """Dotted fields with the values that they have in every run."""
+    grid: dict[str, OneOrMore] = Field(min_length=1)
+    """Dotted fields with the values to try; every combination is a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One combination of a plan."""
+
+    chosen: Mapping[str, Any]
+    """The grid's fields with their values."""
+    scenario: Scenario
+
+    @property
+    def key(self) -> str:
+        """Names the run's folder: a hash of every field of the scenario."""
+        return hashlib.sha256(self.scenario.to_yaml().encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """The chosen values in words."""
+        return ", ".join(f"{field}={_spelled(value)}" for field, value in self.chosen.items())
+
+
+def read_plan(path: Path) -> list[PlannedRun]:
+    """Read a plan and every run's scenario.
+
+    Runs are computed in one process each, unless the plan names another engine.
+
+    Raises:
+        ConfigError: with the faults of the plan, or of every run that cannot be.
+    """
+    plan = _read(path)
+    base = path.parent / plan.scenario
+    runs: dict[str, PlannedRun] = {}
+    faults: dict[str, None] = {}
+    for values in product(*plan.grid.values()):
+        chosen = dict(zip(plan.grid, values, strict=True))
+        fields = {"engine.name": "in-process", **plan.settings, **chosen}
+        try:
+            scenario = load_scenario(
+                base, [f"{field}={_spelled(value)}" for field, value in fields.items()]
+            )
+        except ConfigError as error:
+            faults |= dict.fromkeys(error.faults)
+            continue
+        run = PlannedRun(chosen=chosen, scenario=scenario)
+        if run.key in runs:
+            faults[f"{path}: grid: {run.label} and {runs[run.key].label} are one run"] = None
+        runs[run.key] = run
+    if faults:
+        raise ConfigError(list(faults))
+    return list(runs.values())
+
+
+def _read(path: Path) -> Plan:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError([f"{path}: cannot be read ({reason}); name a plan file"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(content, dict):
+        raise ConfigError([f"{path}: must be a mapping with scenario and grid, got {content!r}"])
+    try:
+        return read_model(Plan, content)
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {fault}" for fault in error.faults]) from error
+
+
+def _spelled(value: Any) -> str:
+    """Write a value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("...\n").strip()
