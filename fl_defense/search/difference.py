@@ -99,7 +99,7 @@ class DifferenceSearch:
     """Further steps of the strongest starts."""
     num_strongest: int = 4
     """Starts that take the further steps, of each family: first the best of each class."""
-    images_per_start: int = 3
+    images_per_start: int = 4
     """Scenes that a start is tried on in each step."""
     least_step: float = 0.2
     """Frank-Wolfe's step is 2 / (t + 2), and never shorter than this; in (0, 1]."""

@@ -83,12 +83,12 @@ class Judgement:
         return self.history.after(self.nodes, self._suspected, self.policy.forgetting)
 
     def to_remember(self, server_round: int) -> list[Remembered]:
-        """Return the patterns by which somebody stood out."""
+        """Return the patterns by which somebody stood out, those that told most come first."""
         return [
             Remembered(
                 pattern=finding.pattern, round=server_round, is_proven=bool(finding.left_out)
             )
-            for finding in self.findings
+            for finding in sorted(self.findings, key=lambda each: each.strength, reverse=True)
             if finding.is_telling
         ]
 

@@ -180,21 +180,23 @@ class _Round:
         )
 
     def screen(self) -> Screening:
-        """Judge by what is remembered, then search and judge until nobody stands out."""
+        """Search and judge, by what is remembered as well, until nobody stands out."""
         if not bool(self._measure.plain.isfinite().all() and self._sent_answers.isfinite().all()):
             return self._screening(keep_sent="the model sent out gives answers that are not finite")
         for index, reply in enumerate(self._shown.replies):
             self._answers.append(self._measure.answers(self._networks.reply(reply)))
             if not bool(self._answers[index].isfinite().all()):
                 self._judgement.leave_out(index, "its answers to scenes are not finite")
-        if self._memory.entries and self._too_few() is None:
-            self._judge(self._memory.patterns, self._aggregate(), None)
         is_suspicious = False
         for search in range(1, self._settings.most_searches + 1):
             if self._too_few() is not None:
                 break
             aggregate = self._aggregate()
-            findings = self._judge(self._found(aggregate), aggregate, search)
+            # What is remembered and what is found are judged together: where attackers have drifted
+            # from an old pattern, a fresh one is found while all of them are still in the mean.
+            remembered = self._memory.patterns if search == 1 else []
+            found = self._found(aggregate)
+            findings = self._judge(remembered, found, aggregate, search)
             is_suspicious = any(self._is_strong(finding) for finding in findings)
             if not any(finding.left_out for finding in findings):
                 break
@@ -224,17 +226,27 @@ class _Round:
         return self._settings.search.find(contrast)
 
     def _judge(
-        self, patterns: Sequence[Pattern], aggregate: nn.Module, search: int | None
+        self,
+        remembered: Sequence[Pattern],
+        found: Sequence[Pattern],
+        aggregate: nn.Module,
+        search: int,
     ) -> list[Finding]:
         """Measure patterns on the replies that are left, and leave out who stands out."""
         settings, spread = self._settings, self._spread()
+        patterns = [*remembered, *found]
         answers = self._measure.answers(aggregate)
         of_aggregate = self._measure.reactions(
             aggregate, answers, patterns, spread=spread, num=settings.num_judges
         )
         findings = [
-            Finding(pattern=pattern, search=search, aggregate=reaction, replies={})
-            for pattern, reaction in zip(patterns, of_aggregate, strict=True)
+            Finding(
+                pattern=pattern,
+                search=None if number < len(remembered) else search,
+                aggregate=reaction,
+                replies={},
+            )
+            for number, (pattern, reaction) in enumerate(zip(patterns, of_aggregate, strict=True))
         ]
         self._react(findings, spread, settings.num_first_judges)
         if settings.num_first_judges < settings.num_judges:

@@ -29,6 +29,11 @@ class Finding:
         """Whether some reply stands out by it."""
         return bool(self.suspected)
 
+    @property
+    def strength(self) -> tuple[int, float]:
+        """How many replies were left out for it, and the least score of those that stand out."""
+        return len(self.left_out), min((self.score(index) for index in self.suspected), default=0.0)
+
     def score(self, index: int) -> float:
         """Return a reply's gain over the bar of the pattern's family."""
         return self.replies[index].gain / self.pattern.family.bar
