@@ -31,7 +31,11 @@ class FineTuning(Sanitizer):
     changes_models: ClassVar[bool] = True
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Return the fine-tuned copy."""
         del state
@@ -66,7 +70,11 @@ class FreeEagleFineTuning(Sanitizer):
     changes_models: ClassVar[bool] = True
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Return the copy with the fine-tuned head."""
         del state

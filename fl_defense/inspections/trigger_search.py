@@ -182,7 +182,7 @@ class TriggerSearch(Inspection):
         logits, plain = judge.logits(changed), judge.pool.logits[scenes]  # (N, K)
         label = found.suspected_class
         return TriggerFinding(
-            anomaly=self.patch_bar * found.gain / found.family.bar,
+            anomaly=self.patch_bar * found.gain / found.bar,
             kind=found.family.name,
             suspected_class=label,
             flip_rate=flip_rate(logits, plain, label),

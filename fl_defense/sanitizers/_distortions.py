@@ -5,13 +5,13 @@ from torch import Tensor, nn
 
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import seeded
+from fl_defense.sanitizers._reference import Alone, Comparison
 from fl_defense.search.distortions import (
     DistortionSearch,
     DistortionSettings,
     FoundDistortion,
     Measurement,
 )
-from fl_defense.search.probe import NetworkProbe
 from fl_defense.state import State
 from fl_defense.surrogates.pool import ScenePool
 
@@ -35,12 +35,19 @@ class ActiveDistortions:
         self.active: list[FoundDistortion] = []
         """Those that are to be unlearned."""
 
-    def search(self, teacher: nn.Module, pool: ScenePool, state: State | None = None) -> None:
+    def search(
+        self,
+        teacher: nn.Module,
+        pool: ScenePool,
+        comparison: Comparison,
+        state: State | None = None,
+    ) -> None:
         """Find what a teacher reacts to; nothing, if a logit of the scenes is not finite.
 
         Args:
             teacher: the suspect, in eval mode.
             pool: scenes with its logits.
+            comparison: what of its reaction counts.
             state: what the sanitizer carried from the round before, if anything.
         """
         if self.share == 0 or not pool.logits.isfinite().all():
@@ -48,8 +55,10 @@ class ActiveDistortions:
         # Aside from the repair's randomness: looking changes nothing where nothing is found.
         with seeded(0, self.device):
             search = DistortionSearch(self.settings, self.spec.input_shape, self.device)
-            probe = NetworkProbe(teacher, pool, self.spec.pixels)
-            self.found = search.find(Measurement(probe, pool.spread()))
+            measurement = Measurement(comparison.probe(teacher, pool), comparison.spread(pool))
+            alone = isinstance(comparison, Alone)
+            bar = None if alone else self.settings.bar_over_reference
+            self.found = search.find(measurement, bar=bar)
         earlier = (state or {}).get("active_distortions", {})
         fraction = self.settings.repeat_fraction
         self.active = [each for each in self.found if each.is_still_active(earlier, fraction)]

@@ -24,6 +24,7 @@ def apply_sanitizer(
     *,
     seed: int = 0,
     state: State | None = None,
+    reference: nn.Module | None = None,
 ) -> Sanitized:
     """Run a sanitizer and hold it to its contract.
 
@@ -36,28 +37,36 @@ def apply_sanitizer(
         spec: structure of the model.
         seed: seeds torch's generators for the length of the call.
         state: what the sanitizer returned last time, or None.
+        reference: an earlier model that is trusted, such as the one that the round before has sent
+            out, on the suspect's device; its mode and weights are as before, too. Only what the
+            suspect does more than it is unlearned, by defenses that `uses_reference`.
 
     Returns:
         The sanitizer's result with `seconds` filled in and `details` as floats.
 
     Raises:
-        ContractError: if the suspect was changed, or the result differs from it in names, shapes,
-            dtypes or device, holds a value that is not finite, or is not in eval mode.
+        ContractError: if the suspect or the reference was changed, or the result differs from the
+            suspect in names, shapes, dtypes or device, holds a value that is not finite, or is not
+            in eval mode.
 
     Warns:
         NoEffectWarning: if the result equals the suspect although the sanitizer changes models.
     """
-    before = {name: value.detach().clone() for name, value in suspect.state_dict().items()}
+    before = _weights(suspect)
+    reference_before = {} if reference is None else _weights(reference)
     device = next((value.device for value in before.values()), torch.device("cpu"))
     started = time.perf_counter()
-    with in_eval_mode(suspect), seeded(seed, device):
-        sanitized = sanitizer.sanitize(suspect, spec, state)
+    given = [suspect] if reference is None else [suspect, reference]
+    with in_eval_mode(nn.ModuleList(given)), seeded(seed, device):
+        sanitized = sanitizer.sanitize(suspect, spec, state, reference)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
 
     name = type(sanitizer).__name__
-    _check_untouched(name, suspect, before)
+    _check_untouched(name, "suspect", suspect, before)
+    if reference is not None:
+        _check_untouched(name, "reference", reference, reference_before)
     _check_result(name, sanitized.model, before)
     if sanitizer.changes_models and sanitized.purify is None:
         _warn_if_unchanged(name, sanitized.model, before)
@@ -99,13 +108,15 @@ def idle_defenses() -> Iterator[list[str]]:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
-def _check_untouched(name: str, suspect: nn.Module, before: Mapping[str, Tensor]) -> None:
-    after = suspect.state_dict()
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _check_untouched(name: str, role: str, model: nn.Module, before: Mapping[str, Tensor]) -> None:
+    after = model.state_dict()
     changed = [key for key, value in before.items() if not _same(value, after[key])]
     if changed:
-        raise ContractError(
-            f"{name}: the suspect must stay untouched, got a changed {changed[0]!r}"
-        )
+        raise ContractError(f"{name}: the {role} must stay untouched, got a changed {changed[0]!r}")
 
 
 def _check_result(name: str, model: nn.Module, before: Mapping[str, Tensor]) -> None:

@@ -58,6 +58,11 @@ class Sanitizer(Method, Protocol):
         return True
 
     @property
+    def uses_reference(self) -> bool:
+        """True for a defense that compares the suspect with a reference; a class variable."""
+        return False
+
+    @property
     def purifies(self) -> bool:
         """True for a defense that is meant to return `Sanitized.purify`; a class variable."""
         return False
@@ -72,7 +77,11 @@ class Sanitizer(Method, Protocol):
 
     @abstractmethod
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Return a repaired copy of `suspect`, which stays untouched.
 
@@ -80,4 +89,7 @@ class Sanitizer(Method, Protocol):
             suspect: the model to repair, in eval mode, on the device to compute on.
             spec: its structure and pixels.
             state: `Sanitized.state` of the call before, for a warm start; None for a cold one.
+            reference: an earlier model that is trusted, of the same architecture, in eval mode, on
+                the same device; stays untouched. A defense that `uses_reference` unlearns only
+                what the suspect does more than it; others pay no heed to it.
         """

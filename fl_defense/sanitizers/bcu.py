@@ -147,13 +147,17 @@ class BCU(Sanitizer):
         self.surrogate.draw(1, spec.input_shape)
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Distil `suspect` into a partly re-initialised copy of itself.
 
         Nothing is carried on: every aggregate gets a student of its own.
         """
-        del state
+        del state, reference
         teacher = CountingModel(frozen_copy(suspect))
         images = self._images(teacher, spec)
         student = copy.deepcopy(suspect).eval()

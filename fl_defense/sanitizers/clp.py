@@ -68,14 +68,18 @@ class CLP(Sanitizer):
 
     @torch.no_grad()
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Switch off the channels of `suspect` whose Lipschitz bound stands out of its layer.
 
         Raises:
             ValueError: if no convolution is followed by a BatchNorm.
         """
-        del state
+        del state, reference
         model = copy.deepcopy(suspect)
         num_channels = num_pruned = 0
         for convolution, batchnorm in _measurable(model, spec):

@@ -20,8 +20,12 @@ class NoDefense(Sanitizer):
     facts: ClassVar[Facts] = Facts(cost="none", paper="the control", limits="repairs nothing")
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Return a plain copy of `suspect`."""
-        del spec, state
+        del spec, state, reference
         return Sanitized(model=copy.deepcopy(suspect))

@@ -48,6 +48,11 @@ class Pipeline(Sanitizer):
         """Whether any step does."""
         return any(step.purifies for step in self.steps)
 
+    @property
+    def uses_reference(self) -> bool:
+        """Whether any step does."""
+        return any(step.uses_reference for step in self.steps)
+
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse a model that one of the steps refuses.
 
@@ -58,7 +63,11 @@ class Pipeline(Sanitizer):
             check_sanitizer(step, model, spec)
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Apply the steps in order; states and details are kept apart by the step's position."""
         model = suspect
@@ -69,7 +78,9 @@ class Pipeline(Sanitizer):
             key = f"{position}.{type(step).__name__}"
             # Drawn from the pipeline's own seed: two equal steps must not repeat each other.
             seed = int(torch.randint(MAX_SEED, ()))
-            done = apply_sanitizer(step, model, spec, seed=seed, state=(state or {}).get(key))
+            done = apply_sanitizer(
+                step, model, spec, seed=seed, state=(state or {}).get(key), reference=reference
+            )
             model = done.model
             details |= {f"{key}.{name}": value for name, value in done.details.items()}
             if done.state is not None:

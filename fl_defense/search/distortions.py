@@ -22,7 +22,7 @@ from fl_defense.search.patches import PIXEL_VALUES_PER_PASS
 from fl_defense.search.probe import Probe
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
-from fl_defense.validation import require, require_at_least, require_share
+from fl_defense.validation import require, require_at_least, require_positive, require_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class DistortionSettings:
     """Groups of a family with the largest gains, which are measured again."""
     images_per_candidate: int = 256
     """Changed scenes that each of their patterns is measured on."""
+    bar_over_reference: float = 1.0
+    """Gain beyond that of a reference, where one is given, above which any family is a trigger; an
+    honest round was seen to add up to 0.6."""
     repeat_fraction: float = 0.6
     """A family that was active last round, for the same class, stays active from this share of its
     bar on, in [0, 1]."""
@@ -50,6 +53,7 @@ class DistortionSettings:
     def __post_init__(self) -> None:
         require_at_least(self, images_per_group=1, num_candidates=1, images_per_candidate=1)
         require_share(self, "repeat_fraction")
+        require_positive(self, "bar_over_reference")
         low, high = self.strengths
         require(0 <= low <= high, "strengths", "ascending from 0", self.strengths)
 
@@ -71,11 +75,13 @@ class FoundDistortion:
     """The class that it lifts."""
     gain: float
     """By how much, in standard deviations of the logits; of a wave, beyond its phases' mean."""
+    bar: float
+    """Gain above which it is a trigger."""
 
     @property
     def is_active(self) -> bool:
         """Whether no clean model is known to react so strongly."""
-        return self.gain > self.family.bar
+        return self.gain > self.bar
 
     def is_still_active(self, earlier: Mapping[str, int], repeat_fraction: float) -> bool:
         """Tell whether it is active, counting from less on if it was active last round.
@@ -87,7 +93,7 @@ class FoundDistortion:
             repeat_fraction: share of the bar from which the same family and class stay active.
         """
         same = earlier.get(self.family.name) == self.suspected_class
-        return self.is_active or (same and self.gain > repeat_fraction * self.family.bar)
+        return self.is_active or (same and self.gain > repeat_fraction * self.bar)
 
     def add_to(self, images: Tensor, strengths: tuple[float, float]) -> Tensor:
         """Change each of images (B, C, H, W) in [0, 1] by a pattern of this kind of its own.
@@ -162,12 +168,17 @@ class DistortionSearch:
         self.patterns = [(family, patterns) for family, patterns in tried if len(patterns) > 0]
 
     @torch.no_grad()
-    def find(self, measurement: Measurement) -> list[FoundDistortion]:
-        """Return of each family the pattern that lifts one class of a model most."""
-        return [self._strongest(*tried, measurement) for tried in self.patterns]
+    def find(self, measurement: Measurement, *, bar: float | None = None) -> list[FoundDistortion]:
+        """Return of each family the pattern that lifts one class of a model most.
+
+        Args:
+            measurement: of the model.
+            bar: gain above which a pattern is a trigger; None: each family's own.
+        """
+        return [self._strongest(*tried, measurement, bar) for tried in self.patterns]
 
     def _strongest(
-        self, family: Family, patterns: Tensor, measurement: Measurement
+        self, family: Family, patterns: Tensor, measurement: Measurement, bar: float | None
     ) -> FoundDistortion:
         settings = self.settings
         num_images = -(-settings.images_per_group // patterns.shape[1])
@@ -183,4 +194,5 @@ class DistortionSearch:
             pattern=candidates.flatten(0, 1)[index],
             suspected_class=label,
             gain=float(again[index, label]),
+            bar=family.bar if bar is None else bar,
         )

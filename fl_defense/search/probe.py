@@ -55,3 +55,28 @@ class NetworkProbe:
     def logit_change(self, changed: Tensor, scenes: Tensor) -> Tensor:
         """Return what the change does to the network's logits."""
         return self.logits(changed) - self.pool.logits[scenes]
+
+
+class DifferenceProbe:
+    """What patterns do to one network more than to another one.
+
+    Args:
+        network: what is searched; its pool's scenes are drawn.
+        reference: what it is compared with, on the same scenes in the same order.
+    """
+
+    def __init__(self, network: NetworkProbe, reference: NetworkProbe) -> None:
+        self.network, self.reference = network, reference
+
+    def draw(self, num: int) -> Tensor:
+        """Return the indices of scenes, the network's classes equally often."""
+        return self.network.draw(num)
+
+    def images(self, scenes: Tensor) -> Tensor:
+        """Return these scenes."""
+        return self.network.images(scenes)
+
+    def logit_change(self, changed: Tensor, scenes: Tensor) -> Tensor:
+        """Return what the change does to the network's logits more than to the reference's."""
+        own = self.network.logit_change(changed, scenes)
+        return own - self.reference.logit_change(changed, scenes)

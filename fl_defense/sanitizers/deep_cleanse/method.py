@@ -146,13 +146,18 @@ class DeepCleanse(Sanitizer):
         self.surrogate.draw(1, spec.input_shape)
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Return the suspect's copy and the purifier to put before it.
 
         Raises:
             ValueError: if the model cannot be cut in two at a feature map.
         """
+        del reference
         model = frozen_copy(suspect)
         device = next(model.parameters()).device
         images = self.surrogate.draw(self.num_images, spec.input_shape).to(device)

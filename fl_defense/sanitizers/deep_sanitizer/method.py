@@ -23,6 +23,8 @@ Our reconstruction:
      (consistency; gains count, squared). Its BatchNorm statistics are frozen.
   4. If noise, warps or waves over the whole image lift a class of the suspect far enough
      (`search.distortions`), that class must not gain on scenes that are changed so.
+  5. With a reference, an earlier model that is trusted, only what the head does more than it, when
+     the same patch is on the same scene, counts.
 What each part is worth is in docs/methods.md.
 
 Limit: what the extractor has already fused with the features of the target class cannot be told
@@ -54,6 +56,7 @@ from fl_defense.sanitizers._generators import (
     add_patches,
     one_cycle,
 )
+from fl_defense.sanitizers._reference import compared_with
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.deep_sanitizer.dummies import Balancing, Dummies
 from fl_defense.search.distortions import DistortionSettings
@@ -131,6 +134,7 @@ class DeepSanitizer(Sanitizer):
     distortions: DistortionSettings = DistortionSettings()
     """How whole-image triggers are searched."""
 
+    uses_reference: ClassVar[bool] = True
     facts: ClassVar[Facts] = Facts(
         needs="a network that can be cut in two",
         changes="weights after the cut (`repair.inspect-at`)",
@@ -214,7 +218,11 @@ class DeepSanitizer(Sanitizer):
         return balancing.dummies(teacher, features, logits)
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Fine-tune the head of a copy of `suspect` against patches.
 
@@ -223,7 +231,7 @@ class DeepSanitizer(Sanitizer):
         """
         student = copy.deepcopy(suspect)
         _, head = spec.split(student)
-        repair = _HeadRepair(self, spec, frozen_copy(suspect), head)
+        repair = _HeadRepair(self, spec, frozen_copy(suspect), head, reference)
         repair.begin(state)
         head.train(self.head_batchnorm == "train")
         optimizer = torch.optim.Adam(trainable(head), self.head_lr, self.head_betas)
@@ -276,10 +284,16 @@ class _HeadRepair:
         spec: structure of the suspect.
         suspect: frozen; its two parts are extractor and teacher.
         head: the student's second part.
+        reference: an earlier model, or None.
     """
 
     def __init__(
-        self, settings: DeepSanitizer, spec: ModelSpec, suspect: nn.Module, head: nn.Module
+        self,
+        settings: DeepSanitizer,
+        spec: ModelSpec,
+        suspect: nn.Module,
+        head: nn.Module,
+        reference: nn.Module | None = None,
     ) -> None:
         self.settings, self.spec = settings, spec
         execution = Execution(settings.precision, suspect, spec.input_shape)
@@ -288,6 +302,7 @@ class _HeadRepair:
             CountingModel(execution.of(part), SHARE_OF_A_PART)
             for part in (extractor, teacher, head)
         )
+        self.comparison = compared_with(reference, execution, spec.pixels)
         self.device = next(head.parameters()).device
         side = searched_side(settings.patch_size, spec.input_shape)
         generator = PatchGenerator(
@@ -312,7 +327,7 @@ class _HeadRepair:
         self.dummies = self.settings.make_dummies(self.teacher, self.features, self.pool.logits)
         self.dummy_logits = in_chunks(self.teacher, self.dummies.features)
         """The suspect's, (N, K)."""
-        self.distortions.search(suspect, self.pool, state)
+        self.distortions.search(suspect, self.pool, self.comparison, state)
 
     def losses(self) -> _Losses:
         """Return the losses of a step; their gradient serves the head and the patch generator."""
@@ -327,12 +342,16 @@ class _HeadRepair:
         """
         chosen = self._draw(self.dummies.features, self.settings.batch_size)  # (B,)
         dummies = self.dummies.features[chosen]  # (B, ...)
-        perturbation = reverse_gradient(self._perturbation())  # (B, ...)
+        scenes = self._draw(self.pool.inputs, self.settings.batch_size)  # (B,)
+        patched = self._patched(scenes)  # (B, C, H, W)
+        perturbation = reverse_gradient(self._perturbation(patched, scenes))  # (B, ...)
+        by_nature = self.comparison.reaction(patched, self.pool.inputs[scenes])
+        by_nature = reverse_gradient(by_nature)  # (B, K), or 0
         # In one pass: small batches of a head take almost as long as large ones.
         both = self.head(torch.cat([dummies, self._perturbed(dummies, perturbation)]))
         logits, perturbed = both.chunk(2)  # (B, K) each
         fidelity = (logits - self.dummy_logits[chosen]).abs().mean()
-        return fidelity, squared_gain(perturbed - logits.detach())
+        return fidelity, squared_gain(perturbed - logits.detach() - by_nature)
 
     def distortion_loss(self) -> Tensor:
         """Return how far the head is from ignoring active whole-image triggers.
@@ -347,7 +366,8 @@ class _HeadRepair:
             changed, of, suspected = self.distortions.change(inputs)  # (D, ...) each
             plain, distorted = self.extractor(inputs[of]), self.extractor(changed)
             plain_logits = self.head(plain)  # (D, K)
-        return gain_of_suspected(self.head(distorted) - plain_logits, suspected)
+            by_nature = self.comparison.reaction(changed, inputs[of])  # (D, K), or 0
+        return gain_of_suspected(self.head(distorted) - plain_logits - by_nature, suspected)
 
     def least_class_share(self) -> float:
         """Return the smallest share of a class's dummies that the suspect puts into it."""
@@ -360,7 +380,8 @@ class _HeadRepair:
         parts = (self.extractor, self.teacher, self.head)
         return self.distortions.details() | {
             "least_class_share": self.least_class_share(),
-            "forward_images": sum(part.forward_images for part in parts),
+            "forward_images": sum(part.forward_images for part in parts)
+            + self.comparison.forward_images,
         }
 
     def state(self) -> State | None:
@@ -368,14 +389,16 @@ class _HeadRepair:
         carried = {"patches": self.patches.state()} if self.settings.warm_start else {}
         return {**carried, **self.distortions.state()} or None
 
-    def _perturbation(self) -> Tensor:
-        """Return what patches do to the features of scenes, (B, ...)."""
-        chosen = self._draw(self.pool.inputs, self.settings.batch_size)  # (B,)
-        patches = self.patches.sample(len(chosen))  # (B, C, side, side)
+    def _patched(self, scenes: Tensor) -> Tensor:
+        """Return scenes of these indices (B,) with a patch each, normalised."""
+        patches = self.patches.sample(len(scenes))  # (B, C, side, side)
         shared = self.settings.patch_location == "shared"
-        inputs = add_patches(self.pool.inputs[chosen], patches, self.spec.pixels, shared=shared)
-        features: Tensor = self.extractor(inputs)
-        return features - self.features[chosen]
+        return add_patches(self.pool.inputs[scenes], patches, self.spec.pixels, shared=shared)
+
+    def _perturbation(self, patched: Tensor, scenes: Tensor) -> Tensor:
+        """Return what patches do to the features of scenes, (B, ...)."""
+        features: Tensor = self.extractor(patched)
+        return features - self.features[scenes]
 
     def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:
         return (dummies + perturbation).clamp(min=self.floor)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from fl_defense.model.spec import Pixels
 from fl_defense.sanitizers._generators import PatchGenerator, TrainedGenerator, add_patches
+from fl_defense.sanitizers._reference import Comparison
 from fl_defense.sanitizers.dhbe.images import DistillationImages
 from fl_defense.search.patches import PatchSearch
-from fl_defense.search.probe import NetworkProbe
 from fl_defense.surrogates.pool import ScenePool
 
 
@@ -43,20 +43,28 @@ class PlacedPatches:
         search: the patches.
         pool: scenes to search on, with the teacher's logits.
         pixels: normalisation of inputs.
+        comparison: what of a patch's effect counts.
         batch_size: images in a step.
     """
 
     def __init__(
-        self, search: PatchSearch, pool: ScenePool, pixels: Pixels, *, batch_size: int
+        self,
+        search: PatchSearch,
+        pool: ScenePool,
+        pixels: Pixels,
+        comparison: Comparison,
+        *,
+        batch_size: int,
     ) -> None:
         self.search, self.pool, self.pixels = search, pool, pixels
-        self.batch_size = batch_size
+        self.comparison, self.batch_size = comparison, batch_size
         self._found: dict[str, float] = {}
 
     def begin(self, teacher: nn.Module) -> None:
         """Take the first steps, at every place, against the teacher."""
-        self.search.search_everywhere(NetworkProbe(teacher, self.pool, self.pixels))
-        self._found = {"patch_gain": self.search.strongest_gain() / self.pool.spread()}
+        self.search.search_everywhere(self.comparison.probe(teacher, self.pool))
+        spread = self.comparison.spread(self.pool)
+        self._found = {"patch_gain": self.search.strongest_gain() / spread}
 
     def patch(self, inputs: Tensor) -> Tensor:
         """Return patched inputs, strong patches more often."""
@@ -68,7 +76,7 @@ class PlacedPatches:
         training = student.training
         student.eval()  # Searching leaves BatchNorm's statistics alone.
         places = self.search.choose(self.batch_size)
-        self.search.step(NetworkProbe(student, self.pool, self.pixels), places)
+        self.search.step(self.comparison.probe(student, self.pool), places)
         student.train(training)
 
     def details(self) -> dict[str, float]:

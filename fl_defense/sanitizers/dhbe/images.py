@@ -107,10 +107,6 @@ class DistillationImages:
             inputs.append(self.generated.draw())
         return Batch(torch.cat(inputs), scenes)
 
-    def spread(self) -> float:
-        """Return how far the teacher's logits of a scene lie apart; 1 if there are no scenes."""
-        return 1.0 if self.pool is None else self.pool.spread()
-
     @torch.no_grad()
     def teacher_logits(self, batch: Batch) -> Tensor:
         """Return the teacher's logits, (B, K); scenes were answered once and for all."""

@@ -28,7 +28,9 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
      warps and waves, are searched before it (`search.distortions`). One that lifts a class of the
      teacher far enough is active, and unlearned, too: on scenes that are changed so the suspected
      class must not gain. In the round after, less of it is enough to be unlearned again.
-  7. The search for patches starts afresh in each round; `warm_start` carries them on.
+  7. With a reference, an earlier model that is trusted, only what the student does more than it on
+     the same changed scenes counts: in the search, and in what is unlearned.
+  8. The search for patches starts afresh in each round; `warm_start` carries them on.
 What each deviation is worth is in docs/methods.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: `details["forward_images"]` counts the
@@ -64,6 +66,7 @@ from fl_defense.sanitizers._generators import (
     TrainedGenerator,
     one_cycle,
 )
+from fl_defense.sanitizers._reference import compared_with
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.dhbe.adversaries import GeneratedPatches, PatchAdversary, PlacedPatches
 from fl_defense.sanitizers.dhbe.images import DistillationImages, GeneratedImages
@@ -165,6 +168,8 @@ class DHBE(Sanitizer):
     tolerated_gain: float = 1.0
     """Gain that no patch is blamed for, in standard deviations of the logits of a scene; with
     K < 10 classes times sqrt(K / 10)."""
+    tolerated_over_reference: float = 0.15
+    """The same where a reference is given, beyond the reference's own gain."""
     consistency_weight: float = 0.2
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
     distorted_share: float = 0.33
@@ -184,6 +189,7 @@ class DHBE(Sanitizer):
     generators: GeneratorSettings = GeneratorSettings()
     """The generators, where images or patches are generated."""
 
+    uses_reference: ClassVar[bool] = True
     facts: ClassVar[Facts] = Facts(
         changes="all weights",
         cost="110,000 to 135,000 forward passes",
@@ -195,7 +201,8 @@ class DHBE(Sanitizer):
         require_declared(self)
         require_at_least(self, iterations=1, student_steps=1, batch_size=2, num_scenes=1)
         require_at_least(self, candidates_per_image=1, patch_size=3, weight_decay=0)
-        require_at_least(self, tolerated_gain=0, consistency_weight=0, distortion_weight=0)
+        require_at_least(self, tolerated_gain=0, tolerated_over_reference=0)
+        require_at_least(self, consistency_weight=0, distortion_weight=0)
         require_positive(self, "student_lr")
         require_share(self, "scene_share", "distorted_share")
         share = self.patched_share
@@ -253,7 +260,11 @@ class DHBE(Sanitizer):
         require_image_gradient(model, spec.input_shape)
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         """Distil `suspect` into a copy of itself that ignores patches.
 
@@ -263,7 +274,7 @@ class DHBE(Sanitizer):
         self.check(suspect, spec)
         student = copy.deepcopy(suspect).train(self.student_batchnorm == "train")
         parameters = trainable(student)
-        loop = _Distillation(self, spec, frozen_copy(suspect), student)
+        loop = _Distillation(self, spec, frozen_copy(suspect), student, reference)
         loop.begin(state)
         descent, schedule = self._optimizer(parameters)
 
@@ -337,22 +348,28 @@ class _Distillation:
     """
 
     def __init__(
-        self, settings: DHBE, spec: ModelSpec, teacher: nn.Module, student: nn.Module
+        self,
+        settings: DHBE,
+        spec: ModelSpec,
+        teacher: nn.Module,
+        student: nn.Module,
+        reference: nn.Module | None = None,
     ) -> None:
         self.settings, self.spec = settings, spec
         execution = Execution(settings.precision, teacher, spec.input_shape)
         self.teacher = CountingModel(execution.of(teacher))
         self.student = CountingModel(execution.of(student))
+        self.comparison = compared_with(reference, execution, spec.pixels)
         self.device = next(student.parameters()).device
         self.images, self.patches = (
             self._generated_patches()
             if settings.patch_search == "generator"
             else self._placed_patches()
         )
-        # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
-        few = math.sqrt(min(1.0, spec.num_classes / CLASSES_OF_TOLERANCE))
-        self.tolerated = settings.tolerated_gain * self.images.spread() * few
+        self.tolerated = self._tolerated(settings.tolerated_gain)
         """Gain that no patch is blamed for, in logits."""
+        if reference is not None:
+            self.tolerated = self._tolerated(settings.tolerated_over_reference)
         self.distortions = ActiveDistortions(
             settings.distortions, spec, settings.distorted_share, self.device
         )
@@ -371,7 +388,7 @@ class _Distillation:
             self._load(state)
         self.patches.begin(self.teacher)
         if self.images.pool is not None:
-            self.distortions.search(self.teacher, self.images.pool, state)
+            self.distortions.search(self.teacher, self.images.pool, self.comparison, state)
 
     def student_losses(self) -> _Losses:
         """Return how far the student is from the teacher, and from ignoring patch and distortions.
@@ -385,9 +402,13 @@ class _Distillation:
             scenes = batch.inputs[: len(batch.scenes)]
             distorted, distorted_of, suspected = self.distortions.change(scenes)  # (D, ...) each
             teacher_logits = self.images.teacher_logits(batch)  # (B, K)
+            changed, changed_of = (
+                torch.cat([patched, distorted]),
+                torch.cat([patched_of, distorted_of]),
+            )
+            by_nature = self.comparison.reaction(changed, batch.inputs[changed_of])
         logits = self.student(batch.inputs)  # (B, K)
-        unchanged = logits.detach()[torch.cat([patched_of, distorted_of])]
-        change = self.student(torch.cat([patched, distorted])) - unchanged  # (P + D, K)
+        change = self.student(changed) - logits.detach()[changed_of] - by_nature  # (P + D, K)
         by_patch, by_distortion = change.split([len(patched), len(distorted)])
         return _Losses(
             fidelity=(logits - teacher_logits).abs().mean(),
@@ -406,6 +427,7 @@ class _Distillation:
     def details(self) -> dict[str, float]:
         """Return what was found in the teacher, and the images that it took in all."""
         passed = self.teacher.forward_images + self.student.forward_images
+        passed += self.comparison.forward_images
         found = self.patches.details() | self.distortions.details()
         return found | {"forward_images": passed}
 
@@ -431,7 +453,7 @@ class _Distillation:
         assert images.pool is not None
         search = PatchSearch(settings.places, shape, settings.patch_size, self.device)
         pixels, size = self.spec.pixels, settings.batch_size
-        return images, PlacedPatches(search, images.pool, pixels, batch_size=size)
+        return images, PlacedPatches(search, images.pool, pixels, self.comparison, batch_size=size)
 
     def _generated_patches(self) -> tuple[DistillationImages, PatchAdversary]:
         settings, generators = self.settings, self.settings.generators
@@ -471,6 +493,13 @@ class _Distillation:
             )
             pool = ScenePool(inputs, in_chunks(self.teacher, inputs))
         return DistillationImages(pool, num_scenes, generated, self.teacher)
+
+    def _tolerated(self, deviations: float) -> float:
+        """Return a tolerated gain in logits."""
+        # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
+        few = math.sqrt(min(1.0, self.spec.num_classes / CLASSES_OF_TOLERANCE))
+        pool = self.images.pool
+        return deviations * (1.0 if pool is None else self.comparison.spread(pool)) * few
 
     def _choose_patched(self, num: int) -> Tensor:
         """Return which of `num` inputs are patched, indices."""

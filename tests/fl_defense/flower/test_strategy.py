@@ -94,7 +94,9 @@ class Halve(Sanitizer):
 
     changes_models: ClassVar[bool] = True
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         model = copy.deepcopy(suspect)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -106,7 +108,9 @@ class Halve(Sanitizer):
 class Breaks(Sanitizer):
     changes_models: ClassVar[bool] = True
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         raise RuntimeError("out of luck")
 
 
@@ -116,7 +120,9 @@ class Ruins(Sanitizer):
 
     changes_models: ClassVar[bool] = True
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         model = copy.deepcopy(suspect)
         head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         with torch.no_grad():
@@ -336,7 +342,9 @@ def test_after_a_failure_the_last_repaired_model_is_released(lab: Lab) -> None:
     class HalvesOnce(Sanitizer):
         changes_models: ClassVar[bool] = True
 
-        def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+        def sanitize(
+            self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+        ) -> Sanitized:
             if state is not None:
                 raise RuntimeError("out of luck")
             return Halve().sanitize(suspect, spec, state)
@@ -409,7 +417,9 @@ def test_a_defense_that_did_nothing_is_recorded(lab: Lab) -> None:
     class Idle(Sanitizer):
         changes_models: ClassVar[bool] = True
 
-        def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+        def sanitize(
+            self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+        ) -> Sanitized:
             warnings.warn("something else", UserWarning, stacklevel=1)
             return Sanitized(model=copy.deepcopy(suspect))
 

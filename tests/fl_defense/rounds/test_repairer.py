@@ -22,7 +22,11 @@ class Drawing(Sanitizer):
     changes_models: ClassVar[bool] = False
 
     def sanitize(
-        self, suspect: nn.Module, spec: ModelSpec, state: State | None = None
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
+        reference: nn.Module | None = None,
     ) -> Sanitized:
         self.drawn.append(torch.rand(()).item())
         return Sanitized(model=suspect)

@@ -193,7 +193,9 @@ class Spoils(Sanitizer):
     how: str
     changes_models: ClassVar[bool] = True
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         model = copy.deepcopy(suspect).eval()
         weight = next(model.parameters())
         if self.how == "mutates":

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers._distortions import ActiveDistortions
+from fl_defense.sanitizers._reference import Alone
 from fl_defense.search.distortions import DistortionSettings, FoundDistortion
 from fl_defense.search.effects import gain_of_suspected
 from fl_defense.search.noise import Noise
@@ -45,14 +46,18 @@ def test_every_active_kind_changes_its_share_towards_its_class() -> None:
     spec = ModelSpec(build=lambda: model, input_shape=shape, num_classes=5)
     inputs = scenes(40, shape)
     kinds = ActiveDistortions(DistortionSettings(), spec, 0.0, CPU)
-    kinds.search(model, ScenePool(inputs, model(inputs).detach()))
+    kinds.search(model, ScenePool(inputs, model(inputs).detach()), Alone(spec.pixels))
     assert (kinds.found, kinds.active) == ([], [])
     assert [len(part) for part in kinds.change(inputs)] == [0, 0, 0]
 
     kinds.share = 0.25
     kinds.active = [
         FoundDistortion(
-            family=family, pattern=family.patterns(shape, CPU)[0, 0], suspected_class=label, gain=9
+            family=family,
+            pattern=family.patterns(shape, CPU)[0, 0],
+            suspected_class=label,
+            gain=9,
+            bar=1,
         )
         for family, label in ((Noise(), 3), (Waves(), 1))
     ]
@@ -76,7 +81,7 @@ def test_what_was_active_in_the_round_before_is_active_from_less_on() -> None:
         inputs = scenes(200, shape)
         answered = ScenePool(inputs, in_chunks(model, inputs))
         kinds = ActiveDistortions(DistortionSettings(), spec, 0.5, CPU)
-        kinds.search(model, answered, state)
+        kinds.search(model, answered, Alone(spec.pixels), state)
         return kinds
 
     def gain(kinds: ActiveDistortions) -> float:
@@ -105,5 +110,5 @@ def test_a_network_that_overflows_on_one_scene_is_not_suspected_of_it() -> None:
     logits = torch.zeros(40, 3)
     logits[7, 1] = torch.inf
     kinds = ActiveDistortions(DistortionSettings(), spec, 0.5, CPU)
-    kinds.search(model, ScenePool(scenes(40, (1, 16, 16)), logits))
+    kinds.search(model, ScenePool(scenes(40, (1, 16, 16)), logits), Alone(spec.pixels))
     assert kinds.found == []

@@ -26,7 +26,9 @@ class Shift(Sanitizer):
     by: float
     changes_models: ClassVar[bool] = True
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         model = copy.deepcopy(suspect)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -54,13 +56,17 @@ class Purify(Sanitizer):
     offset: float
     changes_models: ClassVar[bool] = False
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         return Sanitized(model=copy.deepcopy(suspect), purify=Scale(self.factor, self.offset))
 
 
 @dataclass(frozen=True)
 class Ruin(Shift):
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
         next(suspect.parameters()).data.add_(1)
         return Sanitized(model=copy.deepcopy(suspect))
 

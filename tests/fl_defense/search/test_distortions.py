@@ -120,7 +120,9 @@ def test_what_is_unlearned_has_other_draws_and_strengths_and_legal_pixels() -> N
     settings = DistortionSettings()
     for family in settings.families:
         pattern = family.patterns(SHAPE, CPU)[0, 0]
-        found = FoundDistortion(family=family, pattern=pattern, suspected_class=0, gain=9.0)
+        found = FoundDistortion(
+            family=family, pattern=pattern, suspected_class=0, gain=9.0, bar=1.0
+        )
         changed = found.add_to(images, settings.strengths)
         assert changed.shape == images.shape
         assert 0 <= changed.min() <= changed.max() <= 1
