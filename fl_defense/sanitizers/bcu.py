@@ -99,7 +99,7 @@ class BCU(Sanitizer):
     facts: ClassVar[Facts] = Facts(
         needs="nothing, or unlabelled images",
         changes="all weights",
-        cost="400,000 forward passes",
+        cost="400,000 passes of an image, backward ones among them",
         paper="Pang et al., CVPR 2023, arXiv 2211.12044",
         limits="images that carry the trigger teach it again",
     )

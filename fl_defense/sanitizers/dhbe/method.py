@@ -192,7 +192,7 @@ class DHBE(Sanitizer):
     uses_reference: ClassVar[bool] = True
     facts: ClassVar[Facts] = Facts(
         changes="all weights",
-        cost="110,000 to 135,000 forward passes",
+        cost="110,000 to 135,000 passes of an image, backward ones among them",
         paper="Yan et al., AsiaCCS 2023, arXiv 2306.08009; shortened by us",
         limits="patches larger than `patch-size`; whole-image triggers of other families",
     )
