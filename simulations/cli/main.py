@@ -5,6 +5,7 @@ import math
 import os
 from datetime import datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -37,8 +39,21 @@ INTERRUPTED = (
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.print(f"fl-defense {version('fl-defense')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Repair backdoored models in federated learning, without data."""
 
 
@@ -61,13 +76,17 @@ def run(
         Path | None, typer.Option(help="Results folder of an interrupted run, to be finished.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try data, model and defense; run and write nothing.")
+    ] = False,
 ) -> None:
     """Run a federation under attack and write a results folder."""
     with clear_errors(INTERRUPTED):
         # Imported here: `--help` should not wait for torch.
+        from simulations.federation.preflight import check_scenario
         from simulations.federation.run import resume_run, run_scenario
         from simulations.measurement.measured_round import MeasuredRound
-        from simulations.measurement.round_table import row
+        from simulations.measurement.round_table import header, row
         from simulations.scenario import ConfigError
         from simulations.scenario.load import load_scenario
 
@@ -82,10 +101,16 @@ def run(
             loaded = load_scenario(scenario, settings)
             date = datetime.now().strftime("%Y%m%d-%H%M%S")
             go = partial(run_scenario, loaded, out or Path("results") / loaded.name / date)
+        if dry_run:
+            check_scenario(loaded)
+            _introduce(loaded)
+            console.print("nothing was run: data, model, attack and defense fit each other")
+            return
         if quiet:
             result = go()
         else:
             _introduce(loaded)
+            console.print(f"[bold]{header()}[/bold]")
             with console.status("starting the clients") as status:
 
                 def tell(measured: MeasuredRound) -> None:
@@ -100,20 +125,23 @@ def run(
 
 
 @app.command()
-def show(folder: Annotated[Path, typer.Argument(help="Results folder of a run.")]) -> None:
-    """Print the table of rounds of a results folder, and its summary if the run is finished."""
+def show(folders: Annotated[list[Path], typer.Argument(help="Results folders of runs.")]) -> None:
+    """Print the rounds of results folders, and the summaries of runs that are finished."""
     with clear_errors():
         from simulations.measurement.results_folder import read_rounds
         from simulations.measurement.round_table import header, row
 
-        rounds = read_rounds(folder)
-        console.print(f"[bold]{header()}[/bold]")
-        for measured in rounds:
-            console.print(escape(row(measured)))
-        if (folder / "summary.json").exists():
-            _print_summary(json.loads((folder / "summary.json").read_text()), folder)
-        else:
-            console.print(f"not finished; fl-defense run --resume {escape(str(folder))}")
+        runs = [(folder, read_rounds(folder)) for folder in folders]
+        for folder, rounds in runs:
+            if len(runs) > 1:
+                console.rule(escape(str(folder)), align="left")
+            console.print(f"[bold]{header()}[/bold]")
+            for measured in rounds:
+                console.print(escape(row(measured)))
+            if (folder / "summary.json").exists():
+                _print_summary(json.loads((folder / "summary.json").read_text()), folder)
+            else:
+                console.print(f"not finished; fl-defense run --resume {escape(str(folder))}")
 
 
 @app.command()
@@ -159,8 +187,6 @@ def schema() -> None:
 
 
 def _introduce(scenario: Any) -> None:
-    from simulations.measurement.round_table import header
-
     described = scenario.model_dump(mode="json", by_alias=True)
     names = ", ".join(
         f"{part} {_names(described[part])}"
@@ -171,7 +197,6 @@ def _introduce(scenario: Any) -> None:
     console.print(
         f"{scenario.clients.count} clients, {scenario.num_replies} a round, malicious: {malicious}"
     )
-    console.print(f"[bold]{header()}[/bold]")
 
 
 def _names(described: Any) -> str:

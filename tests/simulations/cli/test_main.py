@@ -207,3 +207,31 @@ def test_calibrate_prints_the_option_to_run_with(scenario: str, tmp_path: Path) 
     refused = call("calibrate", *folders)
     assert refused.exit_code == 2
     assert "needs at least 20 benign models, got 2" in refused.stderr
+
+
+def test_version_and_short_help() -> None:
+    assert re.fullmatch(r"fl-defense \d+\.\d+\.\d+\S*\n", call("--version").stdout)
+    assert call("-h").stdout == call("--help").stdout
+    assert "--resume" in call("run", "-h").stdout
+
+
+def test_a_dry_run_tries_everything_and_writes_nothing(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call("run", scenario, "--dry-run", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith("nothing was run")
+    result = call("run", scenario, "--dry-run", "--set", "partition={name: dirichlet, alpha: 0.001,"
+                  " min-size: 40}", "--out", str(out))  # fmt: skip
+    assert result.exit_code == 2
+    assert "partition: " in result.stderr
+    assert not out.exists()
+
+
+def test_several_folders_are_shown_one_after_the_other(scenario: str, tmp_path: Path) -> None:
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    for folder in folders:
+        assert call("run", scenario, "--quiet", "--out", folder).exit_code == 0
+    shown = call("show", *folders).stdout
+    assert shown.count("the only round: accuracy") == 2
+    assert call("compare", *folders).exit_code == 2  # the same settings and seed
+    assert call("compare", folders[0]).stdout.splitlines()[1].split()[:2] == ["seeds", "accuracy"]
