@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +26,16 @@ from simulations.models.small_cnn import SmallCNN
 from tests.backdoored import Backdoored, trained_once
 
 Arrays = Mapping[str, Tensor]
+
+
+def pytest_collection_finish() -> None:
+    """Spare what was imported: Flower collects garbage whenever it reads a model's arrays."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter clean up as usual."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

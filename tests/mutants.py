@@ -55,6 +55,34 @@ SANITIZERS, ROUNDS, FLOWER = "fl_defense/sanitizers", "fl_defense/rounds", "fl_d
 TESTS = "tests/fl_defense"
 MUTANTS = (
     Mutant(
+        "DHBE searches in train mode",
+        f"{SANITIZERS}/dhbe/adversaries.py",
+        "        student.eval()  # Searching",
+        "        student.train(training)  # Searching",
+        f"{TESTS}/sanitizers/test_dhbe_adversaries.py",
+    ),
+    Mutant(
+        "DHBE tells ten times its cost",
+        f"{SANITIZERS}/dhbe/method.py",
+        "passed = self.teacher.forward_images + ",
+        "passed = 10 * self.teacher.forward_images + 10 * ",
+        f"{TESTS}/sanitizers/test_contract.py",
+    ),
+    Mutant(
+        "DeepSanitizer tells ten times its cost",
+        f"{SANITIZERS}/deep_sanitizer/method.py",
+        "sum(part.forward_images for part in parts)",
+        "10 * sum(part.forward_images for part in parts)",
+        f"{TESTS}/sanitizers/test_contract.py",
+    ),
+    Mutant(
+        "logits are not measured in their own spread",
+        "fl_defense/surrogates/pool.py",
+        "float(self.logits.std(1).mean())",
+        "1.0",
+        f"{TESTS}/sanitizers/test_dhbe.py",
+    ),
+    Mutant(
         "BCU's temperature is the last from the first epoch on",
         f"{SANITIZERS}/bcu.py",
         "(epoch + 1) / self.epochs",
@@ -90,6 +118,13 @@ MUTANTS = (
         f"{TESTS}/inspections/test_freeeagle.py",
     ),
     Mutant(
+        "the trigger search measures on the scenes that it searched",
+        "fl_defense/inspections/trigger_search.py",
+        "(inputs[i::2], logits[i::2])",
+        "(inputs[0 * i :: 2], logits[0 * i :: 2])",
+        f"{TESTS}/inspections/test_trigger_search.py",
+    ),
+    Mutant(
         "scenes have no strokes",
         "fl_defense/surrogates/scenes.py",
         ", (_strokes, MAX_STROKES))",
@@ -116,6 +151,13 @@ MUTANTS = (
         "self.suspected.count(self.suspected[-1]) >= 2",
         "True",
         f"{TESTS}/rounds/test_suspicion.py",
+    ),
+    Mutant(
+        "a client's reason may be as long as it likes",
+        f"{FLOWER}/replies.py",
+        "line[:MAX_REASON]",
+        "line",
+        f"{TESTS}/flower/test_replies.py {TESTS}/flower/test_replies_fuzz.py",
     ),
     Mutant(
         "integer buffers take a mean",

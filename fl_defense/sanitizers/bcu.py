@@ -160,20 +160,19 @@ class BCU(Sanitizer):
         del state, reference
         teacher = CountingModel(frozen_copy(suspect))
         images = self._images(teacher, spec)
-        student = copy.deepcopy(suspect).eval()
-        num_replaced = self._reinitialize(student, spec)
+        student = CountingModel(copy.deepcopy(suspect).eval())
+        num_replaced = self._reinitialize(student.network, spec)
         if self.student_batchnorm == "frozen":
             inputs = spec.pixels.normalize(images[: self.num_statistics_images])
-            correct_statistics(teacher.network, student, inputs)
+            correct_statistics(teacher, student, inputs)
         student.train(self.student_batchnorm == "train")
-        counted = CountingModel(student)
-        loss = self._distill(teacher, counted, images, spec)
+        loss = self._distill(teacher, student, images, spec)
         return Sanitized(
-            model=student.eval(),
+            model=student.network.eval(),
             details={
                 "loss": loss,
                 "num_reinitialized": float(num_replaced),
-                "forward_images": teacher.forward_images + counted.forward_images,
+                "forward_images": teacher.forward_images + student.forward_images,
             },
         )
 

@@ -131,6 +131,25 @@ def test_mode_of_the_suspect_is_restored(sanitizer: Sanitizer, tiny_spec: ModelS
 
 
 @pytest.mark.parametrize("name", ["dhbe", "deep-sanitizer", "bcu"])
+def test_the_cost_that_is_told_is_what_the_network_saw(
+    name: str, tiny_model: nn.Sequential, tiny_spec: ModelSpec
+) -> None:
+    seen = 0.0
+
+    def note(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal seen
+        seen += len(output) / 2
+
+    # A pass through one part of a network that was cut is half a pass.
+    tiny_model[0].register_forward_hook(note)
+    tiny_model[-1].register_forward_hook(note)
+    details = apply_sanitizer(QUICK[name], tiny_model, tiny_spec).details
+    # But for single images on which the layout of the network is looked at.
+    assert details["forward_images"] <= seen <= details["forward_images"] + 5
+    assert details["forward_images"] > 100
+
+
+@pytest.mark.parametrize("name", ["dhbe", "deep-sanitizer", "bcu"])
 def test_frozen_layers_stay_and_a_frozen_model_is_refused(name: str, tiny_spec: ModelSpec) -> None:
     sanitizer = QUICK[name]
     torch.manual_seed(0)

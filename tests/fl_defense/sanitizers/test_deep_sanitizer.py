@@ -194,22 +194,27 @@ def test_what_does_not_fit_the_model_is_refused(
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "accuracy_lost"),
     [
-        *(replace(DeepSanitizer.per_round(), precision=kind) for kind in get_args(Precision)),
-        DeepSanitizer.quick(),
+        *(
+            (replace(DeepSanitizer.per_round(), precision=kind), 0.06)
+            for kind in get_args(Precision)
+        ),
+        (DeepSanitizer.quick(), 0.12),
     ],
 )
 def test_the_backdoor_falls_and_accuracy_stays(
-    backdoored: Backdoored, settings: DeepSanitizer
+    backdoored: Backdoored, settings: DeepSanitizer, accuracy_lost: float
 ) -> None:
     before = backdoored.measure(DeployedModel(backdoored.model, backdoored.spec.pixels))
     repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
-    assert success < 0.2
-    assert accuracy > before[0] - 0.12
-    assert robust > 0.7
+    # Measured with seeds 0 and 1: accuracy 0.961 to 0.983 (quick: 0.897 and 0.928; before: 0.997),
+    # success 0.034 to 0.049 (quick: 0.003 and 0.000), robust 0.941 to 0.960 (0.966 and 0.975).
+    assert success < 0.1
+    assert accuracy > before[0] - accuracy_lost
+    assert robust > 0.9
 
 
 def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backdoored) -> None:

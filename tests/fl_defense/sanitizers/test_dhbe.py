@@ -277,13 +277,6 @@ def test_small_images_are_searched_for_small_patches(
     assert searched_side(7, shape) == 7
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 9, 10])
-def test_any_number_of_steps_has_a_schedule(
-    iterations: int, tiny_model: nn.Module, tiny_spec: ModelSpec
-) -> None:
-    apply_sanitizer(replace(QUICK, iterations=iterations), tiny_model, tiny_spec)
-
-
 def test_generators_slow_down_with_the_student_in_the_papers_schedule() -> None:
     loop = distillation(replace(GENERATOR, iterations=10, lr_schedule="step"))
     assert isinstance(loop.patches, GeneratedPatches)

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from fl_defense.sanitizers._generators import ImageGenerator, PatchGenerator, place_patches
+from fl_defense.sanitizers._generators import (
+    ImageGenerator,
+    PatchGenerator,
+    one_cycle,
+    place_patches,
+)
 
 
 @pytest.mark.parametrize("side", [8, 16, 20, 28, 32, 64])
@@ -36,3 +41,20 @@ def test_patches_are_placed_whole_anywhere(shared: bool) -> None:
 def test_a_patch_as_large_as_the_image_covers_it() -> None:
     patches = torch.rand(4, 1, 6, 6)
     assert torch.equal(place_patches(patches, (6, 6), shared=False), patches)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 200])
+def test_any_number_of_steps_rises_to_the_peak_and_falls(steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = one_cycle(optimizer, 0.5, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    highest = rates.index(max(rates))
+    assert rates[0] == pytest.approx(0.5 / 25)
+    assert rates == sorted(rates[:highest]) + sorted(rates[highest:], reverse=True)
+    # A tenth of the way, but for runs so short that there is no such step.
+    assert highest <= max(1, 0.1 * steps)
+    assert rates[highest] == pytest.approx(0.5 if steps > 1 else 0.5 / 25, rel=0.01)
