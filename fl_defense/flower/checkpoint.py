@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fl_defense.atomic_write import replace_file
+from fl_defense.flower.layouts import Layout
 from fl_defense.log import logger
 from fl_defense.rounds.repairer import RepairState
 from fl_defense.state import State
@@ -49,6 +50,8 @@ class Carried:
     """What the screens carry: memories and histories."""
     repair: RepairState = field(default_factory=RepairState)
     """What the repairer carries."""
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    """How the last valid replies to each type of message were laid out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.serverapp import Grid
@@ -14,11 +16,17 @@ from torch import nn
 from fl_defense.flower.arrays import check_arrays, load_model, model_arrays, restore_arrays
 from fl_defense.flower.batchnorm_policy import Buffers, buffers_to_unify, unify_buffers
 from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
-from fl_defense.flower.inner_strategies import wrapped_strategies
-from fl_defense.flower.replies import ReplyCheck, nodes_by_message
+from fl_defense.flower.inner_strategies import (
+    attributes_of,
+    restore,
+    weighing_losses,
+    wrapped_strategies,
+)
+from fl_defense.flower.replies import CheckedReplies, ReplyCheck
 from fl_defense.flower.screening import screened_replies, shown_to_screens
 from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.log import logger
+from fl_defense.model.batchnorm import non_negative_buffers
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.gate import DoNoHarmGate
@@ -28,7 +36,7 @@ from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.screens.apply import Screened, apply_screens, check_screens
 from fl_defense.screens.base import Screen
-from fl_defense.validation import require_word
+from fl_defense.validation import one_line, require_word
 
 Broadcast = Literal["auto", "repaired", "aggregate"]
 Observer = Callable[[RoundOutcome], None]
@@ -58,7 +66,8 @@ class SanitizingStrategy(Strategy):
             over the classes the aggregate sees in them, that the repaired model must put into the
             same class as the aggregate; below it the aggregate is kept and the record says so.
         on_failure: what is released when the sanitizer fails: "keep" the aggregate, the "previous"
-            released model, or "raise".
+            released model, or "raise". When the inner strategy fails, or makes a model that is not
+            finite, the model stays as it was; "raise" raises the strategy's error.
         broadcast: "repaired": clients train on the repaired model. "aggregate": they train on the
             aggregate, and only the released final model is the repaired one. "auto": repaired with
             screens, else the aggregate: attackers who stay would undo each repair, and learn from
@@ -141,7 +150,9 @@ class SanitizingStrategy(Strategy):
             seed=seed,
             device=self.device,
         )
+        self._non_negative = non_negative_buffers(spec.build())
         self._asked: list[Metadata] = []
+        self._asked_to_evaluate: list[Metadata] = []
         self._carried = Carried()
         self._num_finished = 0
         self._sent_at = 0.0
@@ -180,11 +191,16 @@ class SanitizingStrategy(Strategy):
         # Materialised once: several strategies empty the records that they aggregate.
         replies = list(replies)
         train_seconds = time.perf_counter() - self._sent_at
-        asked = nodes_by_message(self._asked)
-        checked = self.reply_check.sort(replies, carried.arrays, self._weighted_by_key, asked)
-        failures = [*checked.failed, *self._silent(replies, checked.failed)]
-        for lost in (*checked.rejected, *failures):
-            logger.warning("round %d: node %d is lost: %s", server_round, lost.node, lost.reason)
+        checked = self.reply_check.sort(
+            replies,
+            carried.arrays,
+            self._weighted_by_key,
+            sent=self._asked,
+            last_layout=carried.layouts.get("train"),
+            non_negative=self._non_negative,
+            losses=weighing_losses(self.strategy),
+        )
+        failures = self._take_in("train", server_round, replies, checked)
         record = RoundRecord(
             round=server_round,
             num_replies=len(checked.valid),
@@ -193,14 +209,13 @@ class SanitizingStrategy(Strategy):
             train_seconds=train_seconds,
         )
         record, screened = self._screen(record, checked.valid)
-        aggregate, metrics = self._aggregate(server_round, checked.valid, screened)
-        if aggregate is None:
+        record, aggregate, suspect, metrics = self._aggregate(record, checked.valid, screened)
+        if aggregate is None or suspect is None:
             logger.error("round %d: nothing was aggregated; the global model stays", server_round)
             before, after = self._kept(screened)
-            self._show(record, before, after, before, checked.rejected, failures, screened)
+            self._show(record, before, after, before, checked, failures, screened)
             self._finish(server_round)
             return None, metrics
-        suspect = load_model(aggregate, self.spec, self.device)
         # What was released last: the arrays carried on may never have been repaired.
         last = carried.released if carried.released is not None else carried.arrays
         outcome = self._repairer.repair(
@@ -216,7 +231,7 @@ class SanitizingStrategy(Strategy):
         carried.released = model_arrays(outcome.model, aggregate)
         carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
         sent = outcome.model if self.broadcast == "repaired" else suspect
-        self._show(record, suspect, outcome.deployed, sent, checked.rejected, failures, screened)
+        self._show(record, suspect, outcome.deployed, sent, checked, failures, screened)
         self._finish(server_round)
         _report(metrics, record)
         return carried.arrays, metrics
@@ -227,15 +242,37 @@ class SanitizingStrategy(Strategy):
         """Delegate to the inner strategy."""
         if server_round <= self._num_finished:
             return []
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        messages = list(self.strategy.configure_evaluate(server_round, arrays, config, grid))
+        self._asked_to_evaluate = [message.metadata for message in messages]
+        return messages
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Delegate to the inner strategy."""
+        """Check the replies and let the inner strategy aggregate those that are left."""
         if server_round <= self._num_finished:
             return None
-        return self.strategy.aggregate_evaluate(server_round, replies)
+        replies = list(replies)
+        checked = self.reply_check.sort_evaluations(
+            replies,
+            self._weighted_by_key,
+            sent=self._asked_to_evaluate,
+            last_layout=self._carried.layouts.get("evaluate"),
+        )
+        failures = self._take_in("evaluate", server_round, replies, checked)
+        try:
+            metrics = self.strategy.aggregate_evaluate(server_round, checked.valid)
+        except Exception:
+            if self._repairer.on_failure == "raise":
+                raise
+            logger.exception("round %d: the evaluation could not be aggregated", server_round)
+            metrics = None
+        if metrics is None and not checked.rejected:
+            return None
+        metrics = MetricRecord() if metrics is None else metrics
+        metrics["defense-rejected"] = len(checked.rejected)
+        metrics["defense-failures"] = len(failures)
+        return metrics
 
     def summary(self) -> None:
         """Log the defense and what it wraps."""
@@ -370,6 +407,33 @@ class SanitizingStrategy(Strategy):
         return record.with_screens(screened, nodes), screened
 
     def _aggregate(
+        self, record: RoundRecord, replies: list[Message], screened: Screened | None
+    ) -> tuple[RoundRecord, ArrayRecord | None, nn.Module | None, MetricRecord | None]:
+        """Return the record, the aggregate as arrays and model, and the metrics of training.
+
+        After an aggregate that cannot be used all strategies are as they were before: a NaN in a
+        momentum would stay for good.
+        """
+        kept = attributes_of(self.strategy)
+        try:
+            arrays, metrics = self._inner_aggregate(record.round, replies, screened)
+            if arrays is None:
+                return record, None, None, metrics
+            suspect = load_model(arrays, self.spec, self.device)
+            fault = self._fault(arrays, suspect)
+        except Exception as error:
+            if self._repairer.on_failure == "raise":
+                raise
+            logger.exception("round %d: the strategy failed to aggregate", record.round)
+            fault = one_line(error)
+        if fault is None:
+            return record, arrays, suspect, metrics
+        logger.error("round %d: the aggregate is not used: %s", record.round, fault)
+        restore(kept)
+        details = {**record.details, "aggregate_refused": fault}
+        return replace(record, details=details), None, None, None
+
+    def _inner_aggregate(
         self, server_round: int, replies: list[Message], screened: Screened | None
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         assert self._carried.arrays is not None
@@ -392,14 +456,28 @@ class SanitizingStrategy(Strategy):
         after = before if released is None else load_model(released, self.spec, self.device)
         return before, DeployedModel(after, self.spec.pixels)
 
-    def _silent(self, replies: list[Message], failed: list[Rejection]) -> list[Rejection]:
-        """Return the nodes that were asked and did not answer in time."""
-        heard = {reply.metadata.src_node_id for reply in replies} | {lost.node for lost in failed}
-        return [
-            Rejection(node=sent.dst_node_id, reason="no answer in time")
-            for sent in self._asked
-            if sent.dst_node_id not in heard
-        ]
+    def _fault(self, arrays: ArrayRecord, suspect: nn.Module) -> str | None:
+        """Return why an aggregate must not be released even if no defense is there, or None."""
+        for name, array in arrays.items():
+            if not np.isfinite(array.numpy()).all():
+                return f"{name} holds NaN or Inf"
+        return self._repairer.gate.fault(DeployedModel(suspect, self.spec.pixels))
+
+    def _take_in(
+        self, kind: str, server_round: int, replies: list[Message], checked: CheckedReplies
+    ) -> list[Rejection]:
+        """Log what was found in replies, remember their layout, and return who failed."""
+        sent = self._asked if kind == "train" else self._asked_to_evaluate
+        failures = [*checked.failed, *_silent(sent, replies, checked.failed)]
+        for lost in (*checked.rejected, *failures):
+            logger.warning(
+                "round %d, %s: node %s is lost: %s", server_round, kind, lost.node, lost.reason
+            )
+        for each in checked.limited:
+            logger.warning("round %d, %s: node %s: %s", server_round, kind, each.node, each.reason)
+        if checked.layout is not None:
+            self._carried.layouts[kind] = checked.layout
+        return failures
 
     def _finish(self, server_round: int) -> None:
         self._carried.round = server_round
@@ -413,7 +491,7 @@ class SanitizingStrategy(Strategy):
         suspect: nn.Module | None,
         released: DeployedModel | None,
         sent: nn.Module | None,
-        rejections: Sequence[Rejection] = (),
+        checked: CheckedReplies | None = None,
         failures: Sequence[Rejection] = (),
         screened: Screened | None = None,
     ) -> None:
@@ -426,11 +504,24 @@ class SanitizingStrategy(Strategy):
                 released=released,
                 # Weights alone travel: a purifier stays with the server.
                 sent=None if sent is None else DeployedModel(sent, self.spec.pixels),
-                rejections=list(rejections),
+                rejections=checked.rejected if checked else [],
                 failures=list(failures),
+                limited=checked.limited if checked else [],
                 screens=() if screened is None else screened.reports,
             )
         )
+
+
+def _silent(
+    sent: Iterable[Metadata], replies: Iterable[Message], failed: Iterable[Rejection]
+) -> list[Rejection]:
+    """Return the nodes that were asked and did not answer in time."""
+    heard = {reply.metadata.src_node_id for reply in replies} | {lost.node for lost in failed}
+    return [
+        Rejection(node=message.dst_node_id, reason="no answer in time")
+        for message in sent
+        if message.dst_node_id not in heard
+    ]
 
 
 def _report(metrics: MetricRecord | None, record: RoundRecord) -> None:

@@ -14,6 +14,16 @@ VARIANCE_FLOOR = 1e-5
 """Added to variances that are divided."""
 
 
+def non_negative_buffers(model: nn.Module) -> frozenset[str]:
+    """Return the names of a model's variances and counters, which are never below 0.
+
+    A negative variance makes the model answer NaN. Known by PyTorch's names, which normalisation
+    layers of other libraries have, too.
+    """
+    known = ("running_var", "num_batches_tracked")
+    return frozenset(name for name, _ in model.named_buffers() if name.split(".")[-1] in known)
+
+
 @torch.no_grad()
 def correct_statistics(teacher: nn.Module, student: nn.Module, inputs: Tensor) -> None:
     """Give the student's BatchNorm layers statistics that fit its weights, in place.

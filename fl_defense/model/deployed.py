@@ -29,16 +29,33 @@ class DeployedModel(nn.Module):
         return logits
 
 
+NO_CLASS = -1
+"""What is predicted where a logit is NaN or Inf."""
+
+
 @torch.no_grad()
 def predict(classify: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """Return the predicted class of every image, shape (N,), on the CPU.
+
+    Where a logit is NaN or Inf it is `NO_CLASS`: argmax would name a class all the same.
 
     Args:
         classify: maps a batch to logits (B, K); used in eval mode; every module's mode is restored.
         batches: tensors that `classify` takes, already on its device.
     """
     with in_eval_mode(classify):
-        return torch.cat([classify(batch).argmax(dim=1) for batch in batches]).cpu()
+        return torch.cat([_classes(classify(batch)) for batch in batches]).cpu()
+
+
+@torch.no_grad()
+def answers_finite(classify: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """Tell for every image whether all its logits are numbers, shape (N,), on the CPU."""
+    with in_eval_mode(classify):
+        return torch.cat([classify(batch).isfinite().all(dim=1) for batch in batches]).cpu()
+
+
+def _classes(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=1).where(logits.isfinite().all(dim=1), NO_CLASS)
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from statistics import fmean
 
 import torch
 
-from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.model.deployed import NO_CLASS, DeployedModel, answers_finite, predict
 from fl_defense.model.spec import ModelSpec
 from fl_defense.surrogates.scenes import scenes
 from fl_defense.validation import require
 
 NUM_IMAGES = 1024
 """Surrogate images on which the two models are compared."""
+NUM_TRIED = 64
+"""Surrogate images to which a model must answer with numbers."""
 
 
 class DoNoHarmGate:
@@ -37,12 +39,22 @@ class DoNoHarmGate:
     def agreement(self, before: DeployedModel, after: DeployedModel) -> float:
         """Return the mean over the classes that `before` sees of the share that `after` sees alike.
 
-        Scenes crowd into a few classes; the mean over classes keeps the rare ones in sight.
+        Scenes crowd into a few classes; the mean over classes keeps the rare ones in sight. An
+        image to which a model answers with NaN or Inf is in no class.
         """
         batches = self._images.split(256)
         old, new = predict(before, batches), predict(after, batches)
-        shares = [(new[old == label] == label).double().mean().item() for label in old.unique()]
-        return float(fmean(shares))
+        shares = [
+            (new[old == label] == label).double().mean().item()
+            for label in old[old != NO_CLASS].unique()
+        ]
+        return float(fmean(shares)) if shares else 0.0
+
+    def fault(self, deployed: DeployedModel) -> str | None:
+        """Return what is wrong with a model by itself, or None: it must answer with numbers."""
+        if answers_finite(deployed, [self._images[:NUM_TRIED]]).all():
+            return None
+        return "answers with NaN or Inf"
 
     def refusal(self, agreement: float) -> str | None:
         """Return why a repair with this agreement is refused, or None."""

@@ -105,6 +105,8 @@ class RoundOutcome:
     """What each screen said, with pictures of what was found."""
     failures: list[Rejection] = field(default_factory=list)
     """Each client that answered with an error or not in time."""
+    limited: list[Rejection] = field(default_factory=list)
+    """Each reply that counted for less than its client claims, with the reason."""
 
 
 class Line(Protocol):

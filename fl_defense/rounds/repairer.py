@@ -128,6 +128,7 @@ class Repairer:
             seconds = time.perf_counter() - started
             deployed = sanitized.deployed(self.spec)
             agreement = self.gate.agreement(unrepaired, deployed)
+            fault = self.gate.fault(deployed)
         except Exception as error:
             if self.on_failure == "raise":
                 raise
@@ -135,7 +136,7 @@ class Repairer:
             return self._failed(kept, error, time.perf_counter() - started, previous)
         details = {**kept.details, **sanitized.details, **idle}
         ran = replace(kept, sanitized=True, agreement=agreement, seconds=seconds, details=details)
-        reason = self.gate.refusal(agreement)
+        reason = fault or self.gate.refusal(agreement)
         if reason is not None:
             logger.warning("round %d: repair refused, %s", server_round, reason)
             # Generators that ruined this model would start from there: begin afresh.

@@ -70,9 +70,13 @@ class InProcessGrid(Grid):
 
     def _run_client(self, message: Message) -> Message:
         context = self._contexts[message.metadata.dst_node_id]
+        message.metadata.__dict__["_message_id"] = str(next(self._numbers))
         # A copy, as over a wire: a client must not reach into the server's arrays.
         try:
-            return self._client_app(copy.deepcopy(message), context)
+            reply = self._client_app(copy.deepcopy(message), context)
+            if not isinstance(reply, Message):
+                raise TypeError(f"a client must answer with a Message, got {type(reply).__name__}")
+            return reply
         except (Exception, SystemExit) as error:  # noqa: BLE001 - no client may stop the server
             reason = f"{type(error).__name__}: {error}"
             return Message(Error(CLIENT_ERROR, reason), reply_to=message)

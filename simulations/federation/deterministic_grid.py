@@ -9,7 +9,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fl_defense.flower.replies import node_of, nodes_by_message
+from fl_defense.flower.asked import node_of, nodes_by_message
 from fl_defense.log import logger
 
 SECONDS_PER_REMINDER = 15.0
@@ -129,7 +129,7 @@ class OrderedGrid(Grid):
 
 def _told_partition(reply: Message) -> int | None:
     """Return the partition id in an answer, or None if it holds none."""
-    if reply.has_error() or len(reply.content.metric_records) != 1:
+    if not reply.has_content() or len(reply.content.metric_records) != 1:
         return None
     (answer,) = reply.content.metric_records.values()
     partition = answer.get("partition-id")

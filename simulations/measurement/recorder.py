@@ -79,7 +79,8 @@ class Recorder:
         """Record one round.
 
         Raises:
-            FederationError: if no reply was left to aggregate; the round is written all the same.
+            FederationError: if all clients were asked and no reply was left to aggregate; the round
+                is written all the same.
         """
         started = perf_counter()
         if outcome.released is not None:
@@ -106,7 +107,10 @@ class Recorder:
         self._folder.save_pictures(measured.round, outcome.screens)
         self._tell(measured)
         record = outcome.record
-        if record.round > 0 and record.num_replies == 0 and "kept_sent" not in record.details:
+        # Where only some are asked, the next round asks others: these may all be hostile.
+        everybody_asked = self._scenario.num_replies == self._scenario.clients.count
+        nobody_left = record.num_replies == 0 and "kept_sent" not in record.details
+        if record.round > 0 and nobody_left and everybody_asked:
             raise FederationError(
                 f"round {record.round}: no client is left ({record.num_failures} failed, "
                 f"{record.num_rejected} rejected); see {self._folder.path / 'rounds.jsonl'}"
@@ -134,7 +138,11 @@ class Recorder:
     def _details(self, outcome: RoundOutcome) -> dict[str, Any]:
         """Return the record's details with partitions in the place of Flower's nodes."""
         details = dict(outcome.record.details)
-        for name, lost in (("rejections", outcome.rejections), ("failures", outcome.failures)):
+        for name, lost in (
+            ("rejections", outcome.rejections),
+            ("failures", outcome.failures),
+            ("limited", outcome.limited),
+        ):
             if lost:
                 details[name] = [self._by_client(vars(each)) for each in lost]
         if "left_out" in details:

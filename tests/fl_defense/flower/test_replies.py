@@ -64,7 +64,16 @@ def test_bad_arrays_are_rejected_with_node_and_reason(
         ({"num-examples": -3}, "metric 'num-examples' must be positive, got -3"),
         ({"num-examples": float("nan")}, "metric 'num-examples' is not a finite number"),
         ({"num-examples": [1, 2]}, "metric 'num-examples' must be one number"),
-        ({"num-examples": 10**9}, "num-examples 1e+09 is above the cap of 100"),
+        ({"num-examples": 0.5}, "metric 'num-examples' must be at least 1, got 0.5"),
+        (
+            {"num-examples": 10**9},
+            "num-examples 1e+09 is above 1e+08; ReplyCheck(max_weight=1e+09) would admit it",
+        ),
+        (
+            {"num-examples": 150},
+            "num-examples 150 is above 10 times the median of the others, 10; "
+            "ReplyCheck(max_weight_ratio=15) would admit it",
+        ),
         ({"num-examples": 10, "extra": 1.0}, "unexpected or missing metric 'extra'"),
     ],
 )
