@@ -213,7 +213,7 @@ def run(grid: Grid, num_clients: int, inner: Any = None) -> tuple[ArrayRecord, R
     )  # fmt: skip
     ordered = OrderedGrid(grid, num_clients, seed=0)
     initial = ArrayRecord(initial_model(SCENARIO.model_spec(), 0).state_dict())
-    result = strategy.start(ordered, initial, num_rounds=1, timeout=5)
+    result = strategy.start(ordered, initial, num_rounds=1, timeout=50)
     return result.arrays, outcomes[-1]
 
 
