@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Sanitizer,
         apply_sanitizer,
     )
+    from fl_defense.screens import SCREENS, Attribution, NormClipping, Screen
     from fl_defense.surrogates.picture_folder import PictureFolder
 
 _NAMES_OF = {
@@ -44,6 +45,7 @@ _NAMES_OF = {
         *("BCU", "CLP", "DHBE", "SANITIZERS", "DeepCleanse", "DeepSanitizer", "NoDefense"),
         *("Pipeline", "Sanitized", "Sanitizer", "apply_sanitizer"),
     ],
+    "screens": ["SCREENS", "Attribution", "NormClipping", "Screen"],
     "surrogates.picture_folder": ["PictureFolder"],
 }
 _HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names}
@@ -54,6 +56,8 @@ __all__ = [
     "DHBE",
     "INSPECTIONS",
     "SANITIZERS",
+    "SCREENS",
+    "Attribution",
     "CheckpointFile",
     "DeepCleanse",
     "DeepSanitizer",
@@ -61,6 +65,7 @@ __all__ = [
     "Inspection",
     "ModelSpec",
     "NoDefense",
+    "NormClipping",
     "PictureFolder",
     "Pipeline",
     "Pixels",
@@ -71,6 +76,7 @@ __all__ = [
     "Sanitizer",
     "SanitizingStrategy",
     "Schedule",
+    "Screen",
     "TriggerSearch",
     "apply_sanitizer",
     "export_deployed",

@@ -28,7 +28,7 @@ def check_defense(sanitizer: Sanitizer, spec: ModelSpec, inspection: Inspection 
     Raises:
         ValueError: if it cannot; the message says why.
     """
-    if isinstance(sanitizer, type) or not isinstance(sanitizer, Sanitizer):
+    if isinstance(sanitizer, type) or not callable(getattr(sanitizer, "sanitize", None)):
         raise ValueError(
             f"sanitizer must be a defense such as DHBE.per_round(), got {sanitizer!r}; "
             "put several into Pipeline(steps=(...))"

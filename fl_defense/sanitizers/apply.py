@@ -58,7 +58,10 @@ def apply_sanitizer(
     started = time.perf_counter()
     given = [suspect] if reference is None else [suspect, reference]
     with in_eval_mode(nn.ModuleList(given)), seeded(seed, device):
-        sanitized = sanitizer.sanitize(suspect, spec, state, reference)
+        if reference is not None and getattr(sanitizer, "uses_reference", False):
+            sanitized = sanitizer.sanitize(suspect, spec, state, reference)
+        else:
+            sanitized = sanitizer.sanitize(suspect, spec, state)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
@@ -68,7 +71,7 @@ def apply_sanitizer(
     if reference is not None:
         _check_untouched(name, "reference", reference, reference_before)
     _check_result(name, sanitized.model, before)
-    if sanitizer.changes_models and sanitized.purify is None:
+    if getattr(sanitizer, "changes_models", True) and sanitized.purify is None:
         _warn_if_unchanged(name, sanitized.model, before)
     details = {key: float(value) for key, value in sanitized.details.items()}
     for key, value in details.items():
@@ -90,8 +93,11 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
     Raises:
         ValueError: if it cannot; the message says why.
     """
-    with torch.random.fork_rng(devices=[]):
-        sanitizer.check(model, spec)
+    # A class of one's own that does not derive from `Sanitizer` may be without it.
+    check = getattr(sanitizer, "check", None)
+    if check is not None:
+        with torch.random.fork_rng(devices=[]):
+            check(model, spec)
 
 
 @contextmanager

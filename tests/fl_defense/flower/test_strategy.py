@@ -367,6 +367,17 @@ def test_a_failing_inspection_repairs_to_be_safe(lab: Lab, monkeypatch: pytest.M
     assert lab.records[1].details["inspection_failure"] == "ValueError: no cut"
 
 
+def test_a_defense_is_whatever_has_sanitize(lab: Lab) -> None:
+    """No base class, no facts, no reference: the least that a user may write."""
+
+    class Mine:
+        def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+            return Halve().sanitize(suspect, spec, state)
+
+    lab.run(FedAvg().build(8, 8), Mine(), [stays] * 8, rounds=1, min_agreement=0)  # type: ignore[arg-type]
+    assert lab.records[1].accepted
+
+
 def test_a_failing_defense_may_stop_the_run(lab: Lab) -> None:
     with pytest.raises(RuntimeError, match="out of luck"):
         lab.run(FedAvg().build(8, 8), Breaks(), [stays] * 8, on_failure="raise")
