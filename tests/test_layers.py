@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "fl_defense.rounds": (6, {"torch"}),
     "fl_defense.flower": (7, {"torch", "numpy", "flwr"}),
     "fl_defense": (8, set()),
+    "fl_defense.testing": (8, {"torch"}),
     "simulations.aggregators": (9, {"flwr"}),
     "simulations.attack": (9, {"torch", "numpy", "PIL"}),
     "simulations.attack.triggers.edge_case": (9, {"torch", "sklearn"}),

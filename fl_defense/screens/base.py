@@ -3,6 +3,7 @@
 A screen needs single updates. Under secure aggregation there are none: repairs alone work there.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Method
 from fl_defense.model.spec import ModelSpec
 from fl_defense.state import State
 
@@ -74,16 +76,21 @@ class Screening:
 
 
 @runtime_checkable
-class Screen(Protocol):
-    """A filter of replies: a frozen dataclass whose fields are its settings."""
+class Screen(Method, Protocol):
+    """A filter of replies: a frozen dataclass whose fields are its settings.
+
+    Derive from it and write `screen`; all else has a default.
+    """
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Refuse, before the first round, models that cannot be screened.
+        """Refuse, before the first round, models that cannot be screened; by default none.
 
         Raises:
             ValueError: if it cannot; the message says why.
         """
+        del model, spec
 
+    @abstractmethod
     def screen(
         self,
         shown: ScreenedRound,

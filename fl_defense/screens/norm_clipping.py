@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from fl_defense.facts import Facts
 from fl_defense.model.spec import ModelSpec
-from fl_defense.screens.base import Reply, ScreenedRound, Screening, Verdict
+from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
 from fl_defense.state import State
 from fl_defense.validation import require_declared, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormClipping:
+class NormClipping(Screen):
     """Scale back every update that is longer than the bound; nobody is left out.
 
     Raises:

@@ -104,7 +104,8 @@ def scenario_page() -> str:
     """Return the page with all keys of a scenario."""
     sections = [
         "# Keys of a scenario",
-        "Made by `make generated` from the code; `fl-defense list` prints the same.",
+        "Made by `make generated` from the code; `fl-defense list` prints the same. "
+        "[Your own parts](../contribute/add-a-defense.md) are named by their path.",
         "Keys are dotted as `--set` takes them.",
         rows_table(scenario_rows()).rstrip(),
     ]

@@ -36,11 +36,14 @@ def _replies(scenario: "Scenario") -> Iterator[Fault]:
 
 
 def _surrogates(scenario: "Scenario") -> Iterator[Fault]:
+    message = "is the clients' own data; name another source of images"
     defense = scenario.defense
     for step in defense.steps if isinstance(defense, Pipeline) else (defense,):
         if scenario.data.shares_images_with(getattr(step, "surrogate", None)):
-            message = "is the clients' own data; name another source of images"
             yield Fault("defense.surrogate", message)
+    for screen in scenario.screens:
+        if scenario.data.shares_images_with(getattr(screen, "surrogate", None)):
+            yield Fault("screens.surrogate", message)
 
 
 def _backdoors(scenario: "Scenario") -> Iterator[Fault]:
@@ -89,7 +92,7 @@ def _aggregation(scenario: "Scenario") -> Iterator[Fault]:
 
 CROSS_CHECKS = (
     CrossCheck(frozenset({"clients"}), _replies),
-    CrossCheck(frozenset({"defense", "data"}), _surrogates),
+    CrossCheck(frozenset({"defense", "screens", "data"}), _surrogates),
     CrossCheck(frozenset({"data", "backdoor"}), _backdoors),
     CrossCheck(frozenset({"attack", "backdoor"}), _planted),
     # How many are malicious does not depend on the seed; who they are does.

@@ -26,11 +26,12 @@ with rare data reacts may look like an attack: the flips and the history are the
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import require_image_gradient
@@ -41,7 +42,7 @@ from fl_defense.screens.attribution.replies import Networks
 from fl_defense.screens.attribution.report import Finding
 from fl_defense.screens.attribution.rule import OutlierRule
 from fl_defense.screens.attribution.scores import Measure, spread_of
-from fl_defense.screens.base import ScreenedRound, Screening, Verdict
+from fl_defense.screens.base import Screen, ScreenedRound, Screening, Verdict
 from fl_defense.search.difference import Contrast, DifferenceSearch
 from fl_defense.search.patterns import Pattern
 from fl_defense.state import State
@@ -53,7 +54,7 @@ from fl_defense.validation import require_at_least, require_declared, require_sh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribution:
+class Attribution(Screen):
     """Leave out the replies that react to patterns which the model sent out does not know.
 
     Raises:
@@ -90,6 +91,14 @@ class Attribution:
     action: Literal["exclude", "soften"] = "exclude"
     """What becomes of a reply that stands out: it is left out, or its weight is reduced to the
     limit over its score."""
+
+    facts: ClassVar[Facts] = Facts(
+        needs="single updates: no secure aggregation; a model sent out that is not backdoored",
+        changes="replies that react to new patterns, which are left out",
+        cost="as training on a few thousand images, in each round",
+        paper="ours; nearest: FilterFL (CCS 2025), FedGame (NeurIPS 2023)",
+        limits="triggers that no family comes near; few replies; a majority of attackers",
+    )
 
     def __post_init__(self) -> None:
         require_declared(self)

@@ -13,7 +13,7 @@ from fl_defense.flower.checkpoint import CheckpointFile
 from fl_defense.flower.strategy import SanitizingStrategy
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import NoDefense
-from fl_defense.screens import NormClipping, ScreenedRound, Screening, Verdict
+from fl_defense.screens import NormClipping, Screen, ScreenedRound, Screening, Verdict
 from simulations.aggregators import FedAvg
 from tests.fl_defense.flower.test_strategy import (
     INNER,
@@ -28,7 +28,7 @@ from tests.fl_defense.flower.test_strategy import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeavesOut:
+class LeavesOut(Screen):
     """Leaves out given nodes, and counts its rounds."""
 
     nodes: tuple[int, ...]

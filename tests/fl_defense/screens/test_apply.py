@@ -19,7 +19,7 @@ OUT = Verdict(weight=0, reason="out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Says:
+class Says(Screen):
     """A screen whose answer is given by a function of what it is shown and its state."""
 
     answer: Callable[[ScreenedRound, Any], Screening]

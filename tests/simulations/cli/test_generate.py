@@ -5,6 +5,7 @@ import pytest
 from fl_defense.facts import Facts
 from fl_defense.inspections import INSPECTIONS
 from fl_defense.sanitizers import SANITIZERS
+from fl_defense.screens import SCREENS
 from simulations.cli import generate
 from simulations.scenario.fields import first_sentence
 from simulations.scenario.tables import TABLES
@@ -16,7 +17,7 @@ def test_no_generated_file_is_stale() -> None:
     assert stale == [], "run `make generated`"
 
 
-@pytest.mark.parametrize("cls", [*SANITIZERS.values(), *INSPECTIONS.values()])
+@pytest.mark.parametrize("cls", [*SANITIZERS.values(), *INSPECTIONS.values(), *SCREENS.values()])
 def test_every_method_states_its_facts(cls: type) -> None:
     facts = generate.facts_of(cls)
     assert "not stated" not in (facts.needs, facts.changes, facts.cost, facts.paper, facts.limits)
