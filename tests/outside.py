@@ -166,7 +166,13 @@ class Shrinks(Sanitizer):
     def presets(cls) -> Mapping[str, Self]:
         return {"half": cls(factor=0.5)}
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: Any = None,
+        reference: nn.Module | None = None,
+    ) -> Sanitized:
         SEEN.add("defense")
         model = copy.deepcopy(suspect)
         for weight in model.parameters():

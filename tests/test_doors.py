@@ -115,7 +115,7 @@ def test_what_is_no_such_part_is_refused_in_one_line(name: str, tmp_path: Path) 
         ("defense: {name: 'tests.outside:Shrinks', factor: 2}", "defense: factor must be in [0, 1], got 2.0"),
         ("defense: {name: 'tests.outside:Shrinks', preset: half, factor: 0.1}", None),
         ("defense: {name: 'tests.outside:Shuffled'}",
-         "defense: 'tests.outside:Shuffled' has a 'sanitize' that cannot be called with (self, suspect, spec, state); change its arguments"),
+         "defense: 'tests.outside:Shuffled' has a 'sanitize' that cannot be called with (self, suspect, spec, state, reference); change its arguments"),
         ("defense: [{name: 'os:system'}]", "defense.0: 'os:system' must be a frozen dataclass: put @dataclass(frozen=True, kw_only=True) above it"),
         ("model: {name: 'os:system'}", "model: 'os:system' must be a subclass of Module, or a function annotated to return one; got builtin_function_or_method"),
         ("aggregator: {name: 'os:system'}", "aggregator: 'os:system' must be a subclass of Strategy, or a function annotated to return one; got builtin_function_or_method"),

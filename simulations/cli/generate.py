@@ -118,7 +118,19 @@ def scenario_page() -> str:
             sections.append(f"{about} Presets: {presets}." if presets else about)
             if part.part_of(cls).settings:
                 sections.append(rows_table(part_rows(part.part_of(cls))).rstrip())
+    sections.append("## Scenarios that ship")
+    sections.append(shipped_scenarios().rstrip())
     return "\n\n".join(sections) + "\n"
+
+
+def shipped_scenarios() -> str:
+    """Return the scenarios with the first sentence of the comment at their heads."""
+    rows = []
+    for path in sorted((ROOT / "configs/scenarios").glob("*.yaml")):
+        comment = re.findall(r"^# ?(.*)", path.read_text(encoding="utf-8"), re.MULTILINE)[1:]
+        sentence = re.split(r"(?<=\.) ", " ".join(comment).strip())[0]
+        rows.append((f"`{path.stem}`", sentence))
+    return markdown(("scenario", "what it shows"), rows)
 
 
 def rows_table(rows: Iterable[Row]) -> str:

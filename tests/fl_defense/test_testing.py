@@ -32,7 +32,13 @@ class Careless(Sanitizer):
         if self.how == "scribbles":
             next(model.parameters()).data.add_(1)
 
-    def sanitize(self, suspect: nn.Module, spec: ModelSpec, state: Any = None) -> Sanitized:
+    def sanitize(
+        self,
+        suspect: nn.Module,
+        spec: ModelSpec,
+        state: Any = None,
+        reference: nn.Module | None = None,
+    ) -> Sanitized:
         model = copy.deepcopy(suspect)
         weight = next(model.parameters()).data
         if self.how == "draws elsewhere":
