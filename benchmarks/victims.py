@@ -18,6 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.architectures import (
+    MLP,
+    VGG,
+    SmallConvNeXt,
+    SmallViT,
+    TemplateNet,
+    Torchvision,
+)
+from benchmarks.drawn import drawn_backdoor
+from benchmarks.subsets import Subset
 from fl_defense.model.deployed import DeployedModel, predict
 from fl_defense.model.spec import ModelSpec
 from simulations.attack.backdoor import Backdoor
@@ -38,16 +48,29 @@ MODELS: dict[str, Architecture] = {
     "resnet-10-w16": ResNet(depth=10, width=16),
     "resnet-18": ResNet(depth=18),
     "preact-resnet-18": ResNet(depth=18, pre_activation=True),
+    "resnet-10-group": ResNet(depth=10, width=16, norm="group"),
+    "template-net": TemplateNet(),
+    "mlp": MLP(),
+    "small-vit": SmallViT(),
+    "small-convnext": SmallConvNeXt(),
+    "vgg-11": VGG(),
+    "mobilenet-v3": Torchvision(name="mobilenet_v3_small"),
+    "torchvision-resnet-18": Torchvision(name="resnet18"),
+    "torchvision-resnet-18-group": Torchvision(name="resnet18", group_norm=True),
 }
 TRIGGERS: dict[str, Trigger] = {
     "patch": Patch(),
+    "patch-5x5": Patch(size=5),
     "patch-8x8": Patch(size=8),
     "blended": Blended(),
     "sinusoid": Sinusoid(),
     "sinusoid-5.5": Sinusoid(frequency=5.5),
     "warped": Warped(),
 }
-"""Each trigger with the settings that the tables report; "clean" is a model without a backdoor."""
+"""Each trigger with the settings that the tables report; "clean" is a model without a backdoor,
+"drawn" one whose patch and target are drawn from the setting's seed."""
+TEN = (1, 2, 4, 5, 7, 9, 10, 12, 13, 38)
+"""Ten frequent classes of GTSRB."""
 OTHER = {
     "digits": "fashion-mnist",
     "fashion-mnist": "digits",
@@ -55,6 +78,15 @@ OTHER = {
     "gtsrb": "cifar10",
 }
 """The data set whose images are out of distribution for another's models."""
+SUBSETS: dict[str, tuple[tuple[int, ...], dict[str, Any], bool]] = {
+    "gtsrb-10": (TEN, {}, False),
+    "gtsrb-10-64": (TEN, {"size": 64}, False),
+    "gtsrb-10-96": (TEN, {"size": 96}, False),
+    "gtsrb-10-gray-64": (TEN, {"size": 64, "channels": 1, "mean": (0.33,), "std": (0.27,)}, False),
+    "gtsrb-3": (TEN[:3], {}, False),
+    "gtsrb-100": (tuple(range(25)), {}, True),
+}
+"""Data sets made from GTSRB: its classes, how its pictures are read, whether they are turned."""
 CIFAR_PIXELS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 GTSRB_PIXELS = {"mean": (0.3403, 0.3121, 0.3214), "std": (0.2724, 0.2608, 0.2669)}
 
@@ -86,17 +118,20 @@ class Setting:
     """Images per step."""
     learning_rate: float = 0.05
     """Peak of the one-cycle schedule of SGD with momentum 0.9 and weight decay 5e-4."""
+    optimizer: str = "sgd"
+    """sgd, or adam for networks that learn little by it."""
 
     @property
     def key(self) -> str:
         """Name of the file: a hash of the setting, of its trigger and of its model."""
-        content = {name: value for name, value in asdict(self).items() if name != "source"} | {
+        content = asdict(self) | {
             "model": repr(MODELS[self.model]),
-            "trigger": "clean" if self.trigger == "clean" else repr(TRIGGERS[self.trigger]),
+            "trigger": repr(TRIGGERS[self.trigger]) if self.trigger in TRIGGERS else self.trigger,
         }
-        # Left out where it says nothing: other victims are named without it.
-        if self.source is not None:
-            content["source"] = self.source
+        # Left out where they say nothing: other victims are named without them.
+        for name, usual in (("source", None), ("optimizer", "sgd")):
+            if content[name] == usual:
+                del content[name]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -134,6 +169,9 @@ class Victim:
         )
 
     def _backdoor(self, trigger: str) -> Backdoor:
+        if trigger == "drawn":
+            shape, num_classes = self.spec.input_shape, self.spec.num_classes
+            return drawn_backdoor(self.setting.seed, shape, num_classes)
         source = self.setting.source
         return Backdoor(
             trigger=TRIGGERS[trigger],
@@ -221,13 +259,20 @@ class Farm:
     def _source(self, name: str) -> ImageSource:
         if name == "digits":
             return Digits()
+        if name in SUBSETS:
+            classes, settings, turned = SUBSETS[name]
+            return Subset(of=self._folder("gtsrb", settings), classes=classes, turned=turned)
         root = self.roots.get(name, Path("data"))
         if name == "fashion-mnist":
             return FashionMNIST(root=str(root))
+        return self._folder(name, {})
+
+    def _folder(self, name: str, settings: Mapping[str, Any]) -> ImageFolder:
+        root = self.roots.get(name, Path("data"))
         if root.is_file():
             root = self._unpack(root, name)
         pixels: dict[str, Any] = {"cifar10": CIFAR_PIXELS, "gtsrb": GTSRB_PIXELS}[name]
-        return ImageFolder(root=str(root), size=32, **pixels)
+        return ImageFolder(root=str(root), **{"size": 32} | pixels | dict(settings))
 
     def _unpack(self, archive: Path, name: str) -> Path:
         folder = self.cache / name
@@ -250,9 +295,16 @@ def _train(victim: Victim, device: torch.device) -> None:
     images, labels = images.to(device), labels.to(device)
     steps_per_epoch = -(-len(labels) // setting.batch_size)
     model = victim.model.train()
-    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
+    optimizer: torch.optim.Optimizer
+    if setting.optimizer == "adam":
+        optimizer = torch.optim.AdamW(model.parameters(), setting.learning_rate)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, setting.learning_rate, total_steps=setting.epochs * steps_per_epoch + 1
+        optimizer,
+        setting.learning_rate,
+        total_steps=setting.epochs * steps_per_epoch + 1,
+        cycle_momentum=setting.optimizer == "sgd",
     )
     for _ in range(setting.epochs):
         for batch in torch.randperm(len(labels), generator=generator).split(setting.batch_size):

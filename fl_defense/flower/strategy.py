@@ -33,6 +33,7 @@ from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.records import Rejection, RoundOutcome, RoundRecord
 from fl_defense.rounds.repairer import OnFailure, Repairer, RepairState, check_defense
 from fl_defense.rounds.schedule import Schedule
+from fl_defense.rounds.verdict import fitting
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.screens.apply import Screened, apply_screens, check_screens
 from fl_defense.screens.base import Screen
@@ -40,6 +41,8 @@ from fl_defense.validation import one_line, require_word
 
 Broadcast = Literal["auto", "repaired", "aggregate"]
 Observer = Callable[[RoundOutcome], None]
+VERIFY = TriggerSearch()
+"""How repairs are verified if nothing is said of it."""
 
 
 class SanitizingStrategy(Strategy):
@@ -62,6 +65,8 @@ class SanitizingStrategy(Strategy):
         schedule: which rounds are repaired; every round by default.
         inspection: how a model is inspected where the schedule asks for it; `TriggerSearch` by
             default.
+        verify: how each repair is verified, by a search before and one after it: `RepairVerdict`.
+            Takes twice the time of the inspection. None: nothing is verified.
         min_agreement: do-no-harm gate, in [0, 1]: the least share of surrogate images, balanced
             over the classes the aggregate sees in them, that the repaired model must put into the
             same class as the aggregate; below it the aggregate is kept and the record says so.
@@ -96,6 +101,7 @@ class SanitizingStrategy(Strategy):
         screens: Sequence[Screen] = (),
         schedule: Schedule | None = None,
         inspection: Inspection | None = None,
+        verify: Inspection | None = VERIFY,
         min_agreement: float = 0.5,
         on_failure: OnFailure = "keep",
         broadcast: Broadcast = "auto",
@@ -115,7 +121,8 @@ class SanitizingStrategy(Strategy):
         require_word("broadcast", Broadcast, broadcast)
         require_word("buffers", Buffers, buffers)
         schedule, inspection = schedule or Schedule(), inspection or TriggerSearch()
-        check_defense(sanitizer, spec, inspection if schedule.on_suspicion is not None else None)
+        asked = inspection if schedule.on_suspicion is not None else None
+        model = check_defense(sanitizer, spec, asked)
         self.strategy = strategy
         self.sanitizer = sanitizer
         self.spec = spec
@@ -145,6 +152,7 @@ class SanitizingStrategy(Strategy):
             spec=spec,
             schedule=schedule,
             inspection=inspection,
+            verify=fitting(verify, model, spec),
             gate=DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device),
             on_failure=on_failure,
             seed=seed,
@@ -533,5 +541,7 @@ def _report(metrics: MetricRecord | None, record: RoundRecord) -> None:
     metrics["defense-sanitized"] = int(record.sanitized)
     metrics["defense-accepted"] = int(record.accepted)
     metrics["defense-seconds"] = record.sanitize_seconds
+    if record.verdict is not None:
+        metrics["defense-not-repaired"] = int(record.verdict == "not repaired")
     if record.agreement is not None:
         metrics["defense-agreement"] = record.agreement

@@ -18,6 +18,10 @@ class Finding(Protocol):
         """The larger, the more does the model look backdoored; in the inspection's own unit."""
 
     @property
+    def kind(self) -> str:
+        """What raises the suspected class: the family of the trigger found."""
+
+    @property
     def suspected_class(self) -> int:
         """The target, if there is a backdoor."""
 
@@ -40,6 +44,15 @@ class Inspection(Method, Protocol):
             ValueError: if the model or its images do not fit.
         """
         del model, spec
+
+    def bar_for(self, model: nn.Module, spec: ModelSpec) -> float | None:
+        """Return the anomaly above which a model of this kind is taken for backdoored.
+
+        Calibrated with clean models; None, the default: it is not, and `calibrated_bound` takes it
+        from models of the same task.
+        """
+        del model, spec
+        return None
 
     @abstractmethod
     def inspect(

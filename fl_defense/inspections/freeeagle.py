@@ -51,6 +51,11 @@ class FreeEagleFinding:
     """(K, n, ...): the dummies, from which the next round's inspection may start."""
 
     @property
+    def kind(self) -> str:
+        """Of a class, not of a pattern: what triggers it is not looked for."""
+        return "tendency"
+
+    @property
     def is_certain(self) -> bool:
         """Never: the anomaly is for the alarm to judge."""
         return False

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.repairer import RepairOutcome
+from fl_defense.rounds.verdict import Word
 from fl_defense.screens.apply import Screened, ScreenReport
 
 
@@ -38,7 +39,10 @@ class RoundRecord:
     sanitized: bool = False
     """The defense ran in this round."""
     accepted: bool = False
-    """Its result passed the do-no-harm gate and was taken."""
+    """Its result passed the do-no-harm gate and was taken: it is harmless."""
+    verdict: Word | None = None
+    """Whether the repair worked, by a search in the model that would be released: "repaired",
+    "nothing found", "not repaired"; None: nothing was verified."""
     agreement: float | None = None
     """Share of surrogate images that aggregate and repaired model put into the same class, a mean
     over the classes, in [0, 1]; None: not measured."""
@@ -56,6 +60,7 @@ class RoundRecord:
             self,
             sanitized=outcome.sanitized,
             accepted=outcome.accepted,
+            verdict=outcome.verdict,
             agreement=outcome.agreement,
             sanitize_seconds=outcome.seconds,
             details={**self.details, **outcome.details},

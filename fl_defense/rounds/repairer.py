@@ -1,5 +1,6 @@
 """What happens to an aggregate: is a repair due, is it suspected, sanitize, accept or refuse."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,23 @@ from fl_defense.model.spec import ModelSpec, try_model
 from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.rounds.suspicion import Monitor, SuspicionRule
+from fl_defense.rounds.verdict import Word, judge
 from fl_defense.sanitizers.apply import apply_sanitizer, check_sanitizer, idle_defenses
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
 
 OnFailure = Literal["keep", "previous", "raise"]
+VERIFYING = 500_000
+"""Added to a repair's seed for the seed of its verification."""
 
 
-def check_defense(sanitizer: Sanitizer, spec: ModelSpec, inspection: Inspection | None) -> None:
+def check_defense(
+    sanitizer: Sanitizer, spec: ModelSpec, inspection: Inspection | None
+) -> nn.Module:
     """Try, before any round, whether a model of `spec` can be built, repaired and inspected.
+
+    Returns:
+        The model that was tried.
 
     Raises:
         ValueError: if it cannot; the message says why.
@@ -40,6 +49,7 @@ def check_defense(sanitizer: Sanitizer, spec: ModelSpec, inspection: Inspection 
     check_sanitizer(sanitizer, model, spec)
     if inspection is not None:
         inspection.check(model, spec)
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +80,10 @@ class RepairOutcome:
     """What the gate measured."""
     seconds: float = 0.0
     """Wall-clock time of the defense."""
+    verdict: Word | None = None
+    """Whether the repair worked, as far as a search sees; None: nothing was verified."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Numbers of the defense and the inspection; a refusal, a failure."""
+    """Numbers of the defense, the inspection and the verdict; a refusal, a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +94,7 @@ class Repairer:
     spec: ModelSpec
     schedule: Schedule
     inspection: Inspection
+    verify: Inspection | None
     gate: DoNoHarmGate
     on_failure: OnFailure
     seed: int
@@ -105,7 +118,7 @@ class Repairer:
         screens_suspect: bool = False,
         previous: Callable[[], nn.Module | None],
     ) -> RepairOutcome:
-        """Repair an aggregate if that is due, and say what became of it.
+        """Repair an aggregate if that is due, and say what became of it and whether it worked.
 
         Args:
             server_round: counted from 1.
@@ -115,13 +128,22 @@ class Repairer:
             screens_suspect: whether a screen suspects what it let through.
             previous: makes the model that was released last, for `on_failure` "previous".
         """
-        unrepaired = DeployedModel(suspect, self.spec.pixels)
-        kept = RepairOutcome(model=suspect, deployed=unrepaired, state=state)
+        deployed = DeployedModel(suspect, self.spec.pixels)
+        kept = RepairOutcome(model=suspect, deployed=deployed, state=state)
         alarmed, kept = self._inspect(server_round, kept)
         if self.schedule.on_suspicion == "screens":
             alarmed = screens_suspect
         if not self.schedule.is_due(server_round, num_rounds, alarmed=alarmed):
             return kept
+        return self._verified(server_round, suspect, self._repaired(server_round, kept, previous))
+
+    def _repaired(
+        self,
+        server_round: int,
+        kept: RepairOutcome,
+        previous: Callable[[], nn.Module | None],
+    ) -> RepairOutcome:
+        suspect, unrepaired = kept.model, kept.deployed
         started = time.perf_counter()
         try:
             sanitized, idle = self._sanitize(server_round, suspect, kept.state.defense)
@@ -165,6 +187,29 @@ class Repairer:
             return outcome
         return replace(outcome, model=last, deployed=DeployedModel(last, self.spec.pixels))
 
+    def _verified(
+        self, server_round: int, suspect: nn.Module, outcome: RepairOutcome
+    ) -> RepairOutcome:
+        """Add the verdict on a repair; what leaves the weights as they are has none."""
+        if self.verify is None or not self.sanitizer.changes_models:
+            return outcome
+        started = time.perf_counter()
+        # Another seed than the repair's: scenes that it has not been fitted to.
+        seed = self._seed_of(server_round) + VERIFYING
+        try:
+            verdict = judge(self.verify, self.spec, suspect, outcome.model, seed=seed)
+        except Exception as error:
+            if self.on_failure == "raise":
+                raise
+            logger.exception("round %d: the repair could not be verified", server_round)
+            failure = f"{type(error).__name__}: {error}"
+            return replace(outcome, details={**outcome.details, "verify_failure": failure})
+        level = logging.WARNING if verdict.word == "not repaired" else logging.INFO
+        logger.log(level, "round %d: %s (%s)", server_round, verdict.word, verdict.reason)
+        seconds = {"verify_seconds": time.perf_counter() - started}
+        details = {**outcome.details, **verdict.details, **seconds}
+        return replace(outcome, verdict=verdict.word, details=details)
+
     def _inspect(self, server_round: int, kept: RepairOutcome) -> tuple[bool, RepairOutcome]:
         """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
         monitor = self._monitor
@@ -204,7 +249,7 @@ class Repairer:
                 self.sanitizer,
                 suspect,
                 self.spec,
-                seed=self.seed * 1_000_003 + server_round,
+                seed=self._seed_of(server_round),
                 state=state,
             )
         if not idle:
@@ -212,6 +257,9 @@ class Repairer:
         said = "; ".join(idle)
         logger.warning("round %d: %s", server_round, said)
         return sanitized, {"no_effect": said}
+
+    def _seed_of(self, server_round: int) -> int:
+        return self.seed * 1_000_003 + server_round
 
 
 def _without_defense_state(outcome: RepairOutcome, **details: str) -> RepairOutcome:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from simulations.cli.terminal import clear_errors, console, errors
+from simulations.cli.terminal import EXIT_SUSPECT, clear_errors, console, errors
 
 app = typer.Typer()
 
@@ -79,9 +79,9 @@ def inspect(
 ) -> None:
     """Ask without data whether a model is backdoored, and towards which class.
 
-    The trigger search has an anomaly of up to 3 in a clean model, and of more where a small patch
-    turns every class; images below 28 pixels need a bound of their own. In a results folder the
-    scenario beside the file says what is not given.
+    The verdict compares what was found with the bar of such models. Exit code: 0, nothing found or
+    not judged; 3, suspected; 2, bad input. In a results folder the scenario beside the file says
+    what is not given.
     """
     with clear_errors():
         from simulations.cli.model_tasks import InspectRequest, read_part, read_request
@@ -96,6 +96,8 @@ def inspect(
             for matrix in ("posteriors", "patch"):
                 report.pop(matrix, None)
         _print(report, as_json)
+        if report["verdict"] == "suspected":
+            raise typer.Exit(EXIT_SUSPECT)
 
 
 @app.command()
@@ -119,6 +121,8 @@ def repair(
 ) -> None:
     """Repair a model file without data: weights in, repaired weights out.
 
+    Then the repaired model is searched for what is left. Exit code: 0, repaired, nothing found or
+    not verified; 3, not repaired, which is written all the same; 2, bad input.
     In a results folder the scenario beside the file says what is not given.
     """
     with clear_errors():
@@ -143,6 +147,8 @@ def repair(
         with _progress("repairing"):
             report = request.repair(model_file, out, seed=seed, device=device)
         _print(report, as_json)
+        if report["verdict"] == "not repaired":
+            raise typer.Exit(EXIT_SUSPECT)
 
 
 @app.command()

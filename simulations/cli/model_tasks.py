@@ -24,6 +24,8 @@ from fl_defense.model.files import (
 )
 from fl_defense.model.spec import ModelSpec, Pixels, try_model
 from fl_defense.rounds.gate import DoNoHarmGate
+from fl_defense.rounds.repairer import VERIFYING
+from fl_defense.rounds.verdict import describe, exceeds, fitting, judge
 from fl_defense.sanitizers import (
     ContractError,
     Sanitized,
@@ -41,7 +43,7 @@ from simulations.scenario.errors import ConfigError
 from simulations.scenario.load import load_scenario, read_model
 from simulations.scenario.overrides import apply_override
 from simulations.scenario.parts import CONFIG, Part
-from simulations.scenario.tables import BACKDOORS, DATA, DEFENSE, INSPECTION, MODEL
+from simulations.scenario.tables import BACKDOORS, DATA, DEFENSE, INSPECTION, MODEL, VERIFICATION
 
 
 class ModelRequest(BaseModel):
@@ -111,12 +113,21 @@ class InspectRequest(ModelRequest):
                 plot_found(found, spec.input_shape, picture, title=model_file.name)
             except (OSError, ValueError) as error:
                 raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
+        bar = self.inspection.bar_for(model, spec)
+        verdict = "not judged"
+        if bar is not None:
+            verdict = "suspected" if exceeds(found, bar) else "nothing found"
         # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
         told = {name: value for name, value in vars(found).items() if name != "dummies"}
-        return self._introduction(model_file) | {
-            name: value.tolist() if isinstance(value, Tensor) else value
-            for name, value in told.items()
-        }
+        judged = {"verdict": verdict, "reason": describe(found), "bar": bar}
+        return (
+            self._introduction(model_file)
+            | judged
+            | {
+                name: value.tolist() if isinstance(value, Tensor) else value
+                for name, value in told.items()
+            }
+        )
 
 
 class RepairRequest(ModelRequest):
@@ -124,6 +135,8 @@ class RepairRequest(ModelRequest):
 
     defense: Annotated[Sanitizer, DEFENSE]
     """The sanitizer, or a list of them."""
+    verify: Annotated[Inspection | None, VERIFICATION] = TriggerSearch()
+    """How the repair is verified; null: it is not."""
 
     def repair(self, model_file: Path, out: Path, *, seed: int, device: str) -> dict[str, Any]:
         """Read a model file, write the repaired one, and return what there is to say about it.
@@ -139,6 +152,7 @@ class RepairRequest(ModelRequest):
         result, notes = _sanitize(self.defense, suspect, spec, seed)
         gate = DoNoHarmGate(spec, 0, seed=seed, device=pick_device(device))
         deployed = result.deployed(spec)
+        judged = self._judge(spec, suspect, result.model, seed)
         agreement = gate.agreement(DeployedModel(suspect, spec.pixels), deployed)
         if out.suffix == PROGRAM_SUFFIX:
             export_deployed(out, deployed, self.input_shape)
@@ -149,11 +163,23 @@ class RepairRequest(ModelRequest):
         return self._introduction(model_file) | {
             "repaired": str(out),
             "defense": repr(self.defense),
+            **judged,
             "seconds": result.seconds,
             "agreement": agreement,
             "details": dict(result.details),
             "notes": notes,
         }
+
+    def _judge(
+        self, spec: ModelSpec, suspect: nn.Module, repaired: nn.Module, seed: int
+    ) -> dict[str, Any]:
+        """Return whether the repair worked, and why; of unchanged weights there is no verdict."""
+        verify = fitting(self.verify, suspect, spec)
+        if verify is None or not self.defense.changes_models:
+            return {"verdict": "not verified"}
+        # Another seed than the repair's: scenes that it has not been fitted to.
+        verdict = judge(verify, spec, suspect, repaired, seed=seed + VERIFYING)
+        return {"verdict": verdict.word, "reason": verdict.reason}
 
 
 class EvaluateRequest(BaseModel):

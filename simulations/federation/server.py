@@ -101,6 +101,7 @@ def build_strategy(
         screens=scenario.screens,
         schedule=repair.schedule,
         inspection=repair.inspection,
+        verify=repair.verify,
         min_agreement=repair.min_agreement,
         on_failure=repair.on_failure,
         buffers=repair.buffers,

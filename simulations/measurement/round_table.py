@@ -14,7 +14,7 @@ def header() -> str:
 
 
 def row(measured: MeasuredRound) -> str:
-    """Return a round as a line under the header; a refused or failed repair is told at its end."""
+    """Return a round as a line under the header, which ends in a refusal, failure or verdict."""
     record = measured.record
     agreement = "-" if record.agreement is None else f"{record.agreement:.3f}"
     dropped = record.num_rejected + record.num_left_out + record.num_failures
@@ -47,5 +47,7 @@ def _note(measured: MeasuredRound) -> str:
         note = f"  model stays: {record.details['kept_sent']}"
     if record.sanitized and not record.accepted:
         note += f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
+    if record.verdict is not None:
+        note += f"  {record.verdict}"
     success = measured.rate("unpurified", "attack_success_rate")
     return note if success is None else f"{note}  ASR without purifier {rate(success)}"

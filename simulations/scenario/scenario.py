@@ -44,6 +44,7 @@ from simulations.scenario.tables import (
     MODEL,
     PARTITION,
     SCREENING,
+    VERIFICATION,
 )
 
 
@@ -85,6 +86,9 @@ class Repair(BaseModel):
     """Which rounds are repaired."""
     inspection: Annotated[Inspection, INSPECTION] = TriggerSearch()
     """How the aggregate is inspected where the schedule asks for it."""
+    verify: Annotated[Inspection | None, VERIFICATION] = TriggerSearch()
+    """How each repair is verified: inspected before and after, which takes twice its time; null:
+    nothing is verified."""
     inspect_at: str | None = None
     """Submodule of the model after which defenses cut it; null: the one that `list` shows."""
     min_agreement: float = Field(default=0.5, ge=0, le=1)

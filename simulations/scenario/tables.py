@@ -18,7 +18,7 @@ from simulations.models import MODELS
 from simulations.models.base import Architecture
 from simulations.scenario.imports import Factory, StrategyFactory
 from simulations.scenario.named_parts import NamedPart
-from simulations.scenario.parts import OneOrSeveral, Part
+from simulations.scenario.parts import OneOrSeveral, OrNone, Part
 
 SURROGATES: dict[str, type[Surrogate]] = {"scenes": Scenes, "folder": PictureFolder, **DATASETS}
 """Where a defense may take unlabelled images from, by the name that a scenario gives."""
@@ -32,6 +32,7 @@ SURROGATE = NamedPart(SURROGATES, Surrogate)
 SANITIZER = NamedPart(SANITIZERS, Sanitizer, nested={Surrogate: SURROGATE})
 ATTACK = NamedPart(ATTACKS, Attack, nested={Trigger: TRIGGER, Sanitizer: SANITIZER})
 INSPECTION = NamedPart(INSPECTIONS, Inspection)
+VERIFICATION = OrNone(INSPECTION)
 PATTERNS = NamedPart(PATTERN_FAMILIES, PatternFamily)
 SCREEN = NamedPart(SCREENS, Screen, nested={Surrogate: SURROGATE, PatternFamily: PATTERNS})
 ENGINE = NamedPart(ENGINES, Engine)

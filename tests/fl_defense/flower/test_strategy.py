@@ -151,6 +151,7 @@ class Lab:
         self.outcomes.clear()
         self.grid = ToyGrid(clients, self.reply)
         settings.setdefault("broadcast", "repaired")
+        settings.setdefault("verify", None)
         wrapped = SanitizingStrategy(
             inner, sanitizer, self.spec, device="cpu", observe=self.outcomes.append, **settings
         )

@@ -13,6 +13,7 @@ KEYS = [
     "num_failures",
     "sanitized",
     "accepted",
+    "verdict",
     "agreement",
     "screen_seconds",
     "train_seconds",

@@ -20,7 +20,8 @@ from tests.backdoored import Backdoored
 
 FORM = ("--input-shape", "1,16,16", "--classes", "10")
 MODEL = ("--model", "{name: small-cnn, width: 16}")
-QUICK = ("--set", "defense.threshold=2")
+BAR = ("--set", "verify={name: trigger-search, bar-of-small-images: 3}")
+QUICK = ("--set", "defense.threshold=2", "--set", "verify=null")
 
 
 def call(*arguments: str | Path) -> Result:
@@ -49,7 +50,7 @@ def test_repair_writes_weights_that_fit(victim: Path, tmp_path: Path) -> None:
 def test_several_defenses_run_in_order_and_json_tells_all(victim: Path, tmp_path: Path) -> None:
     result = call(
         "repair", victim, "--out", tmp_path / "clean.safetensors", *MODEL, *FORM, "--json",
-        "--defense", "{name: clp, threshold: 2}",
+        "--set", "verify=null", "--defense", "{name: clp, threshold: 2}",
         "--defense", "{name: dhbe, iterations: 2, num-scenes: 32, batch-size: 8}",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -64,11 +65,23 @@ def test_a_preset_and_a_field_are_taken(victim: Path, tmp_path: Path) -> None:
     result = call(
         "repair", victim, "--out", tmp_path / "x.pt", "--defense", "dhbe", "--preset", "faithful",
         "--set", "defense.iterations=1", "--set", "defense.batch-size=4",
-        "--set", "defense.generators.width=4", *MODEL, *FORM,
+        "--set", "defense.generators.width=4", "--set", "verify=null", *MODEL, *FORM,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "student_steps=5" in result.stdout
     assert "iterations=1," in result.stdout
+
+
+def test_a_repair_that_leaves_the_trigger_is_written_and_has_its_own_exit_code(
+    victim: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.safetensors"
+    weak = ("--defense", "{name: dhbe, iterations: 1, num-scenes: 32}", *BAR)
+    result = call("repair", victim, "--out", out, *MODEL, *FORM, *weak)
+    assert result.exit_code == 3
+    assert out.exists()
+    assert "verdict:             not repaired" in result.stdout
+    assert "reason:              before: patch to class 0, anomaly" in result.stdout
 
 
 def test_doing_nothing_is_told(victim: Path, tmp_path: Path) -> None:
@@ -140,7 +153,7 @@ def test_a_mean_alone_keeps_the_scenarios_deviation(
 
     def inspect(request: InspectRequest, *args: object, **kwargs: object) -> dict[str, Any]:
         read.append(request.pixels)
-        return {"posteriors": []}
+        return {"posteriors": [], "verdict": "nothing found"}
 
     monkeypatch.setattr(InspectRequest, "inspect", inspect)
     victim.with_name("scenario.yaml").write_text("name: x\nmodel: {name: small-cnn, width: 16}\n")
@@ -283,19 +296,25 @@ def test_a_purifier_is_never_dropped_and_that_is_told_before_anything_is_compute
 
 def test_inspect_finds_a_trigger_and_draws_it(victim: Path, tmp_path: Path) -> None:
     picture = tmp_path / "trigger.png"
-    result = call("inspect", victim, *MODEL, *FORM, "--picture", picture, "--json")
-    assert result.exit_code == 0, result.output
+    low = ("--inspection", "{name: trigger-search, bar-of-small-images: 0.1}")
+    result = call("inspect", victim, *MODEL, *FORM, *low, "--picture", picture, "--json")
+    assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
     network = SmallCNN(width=16).build((1, 16, 16), 10)
     network.load_state_dict(load_file(victim))
     spec = ModelSpec(build=lambda: network, input_shape=(1, 16, 16), num_classes=10)
     found = TriggerSearch().inspect(network.eval(), spec)
     assert report["anomaly"] == pytest.approx(found.anomaly, rel=1e-3)
+    assert (report["verdict"], report["bar"]) == ("suspected", 0.1)
     assert report["normalised_by"] == {"mean": [0.5], "std": [0.25]}
     assert report["place"] == list(found.place)
     assert torch.allclose(torch.tensor(report["patch"]), found.patch, atol=1e-5)
     assert Image.open(picture).size[0] > 300
-    shown = call("inspect", victim, *MODEL, *FORM).stdout
+    high = ("--inspection", "{name: trigger-search, bar-of-small-images: 1000}")
+    quiet = call("inspect", victim, *MODEL, *FORM, *high)
+    assert quiet.exit_code == 0
+    shown = quiet.stdout
+    assert "verdict:             nothing found" in shown
     assert f"suspected class:     {found.suspected_class}" in shown
     assert "kind:                patch" in shown
     assert "patch:" not in shown

@@ -1,0 +1,132 @@
+from dataclasses import dataclass, field
+
+import pytest
+from torch import nn
+
+from fl_defense.inspections import FreeEagle, Inspection, TriggerSearch
+from fl_defense.model.spec import ModelSpec
+from fl_defense.rounds.verdict import RepairVerdict, exceeds, fitting, judge
+from fl_defense.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    anomaly: float
+    is_certain: bool = False
+    kind: str = "patch"
+    suspected_class: int = 3
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighing(Inspection):
+    """Finds the sum of a model's weights; notes its seeds."""
+
+    bar: float | None = 1.0
+    seeds: list[int] = field(default_factory=list)
+
+    def check(self, model: nn.Module, spec: ModelSpec) -> None:
+        if self.bar == 0:
+            raise ValueError("images of 4x4 are too small")
+
+    def bar_for(self, model: nn.Module, spec: ModelSpec) -> float | None:
+        return self.bar
+
+    def inspect(
+        self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
+    ) -> Found:
+        self.seeds.append(seed)
+        return Found(anomaly=sum(each.sum().item() for each in model.parameters()))
+
+
+def weighing(grams: float) -> nn.Module:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, grams)
+    return model
+
+
+SPEC = ModelSpec(build=nn.Identity, input_shape=(1, 8, 8), num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        (3.0, 0.5, "repaired"),
+        (0.5, 0.5, "nothing found"),
+        (3.0, 2.0, "not repaired"),
+        (0.5, 2.0, "not repaired"),
+        (3.0, 1.0, "repaired"),
+    ],
+)
+def test_the_word_follows_from_what_is_left_and_what_was_there(
+    before: float, after: float, word: str
+) -> None:
+    verdict = judge(Weighing(), SPEC, weighing(before), weighing(after), seed=7)
+    assert verdict.word == word
+
+
+def test_both_models_are_inspected_on_the_same_scenes() -> None:
+    inspection = Weighing()
+    judge(inspection, SPEC, weighing(3), weighing(0), seed=7)
+    assert inspection.seeds == [7, 7]
+
+
+def test_what_is_released_as_it_was_is_inspected_once() -> None:
+    inspection, suspect = Weighing(), weighing(3)
+    verdict = judge(inspection, SPEC, suspect, suspect, seed=7)
+    assert (verdict.word, inspection.seeds) == ("not repaired", [7])
+
+
+def test_a_certain_finding_counts_below_the_bar() -> None:
+    assert exceeds(Found(anomaly=0.1, is_certain=True), 3.0)
+    assert not exceeds(Found(anomaly=3.0), 3.0)
+
+
+def test_a_verdict_says_what_was_there_and_what_is_left() -> None:
+    verdict = RepairVerdict(
+        found=Found(anomaly=8, suspected_class=2),
+        left=Found(anomaly=1.25, kind="wave", suspected_class=5),
+        bar=3.0,
+    )
+    assert verdict.reason == (
+        "before: patch to class 2, anomaly 8.00; after: wave to class 5, anomaly 1.25; bar 3"
+    )
+    assert verdict.details == {
+        "bar": 3.0,
+        "found_kind": "patch", "found_class": 2, "found_anomaly": 8,
+        "left_kind": "wave", "left_class": 5, "left_anomaly": 1.25,
+    }  # fmt: skip
+
+
+def test_an_inspection_without_a_bar_gives_no_verdict() -> None:
+    with pytest.raises(ValueError, match="Weighing has no bar for such a model; take another"):
+        judge(Weighing(bar=None), SPEC, weighing(3), weighing(0), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("inspection", "reason"),
+    [
+        (Weighing(bar=None), "repairs are not verified: Weighing has no bar; give another"),
+        (Weighing(bar=0), "repairs are not verified: images of 4x4 are too small; give another"),
+    ],
+)
+def test_what_cannot_verify_is_left_out_and_told(
+    inspection: Weighing, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert fitting(inspection, weighing(1), SPEC) is None
+    assert reason in caplog.text
+
+
+def test_what_fits_is_kept_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    inspection = Weighing()
+    assert fitting(inspection, weighing(1), SPEC) is inspection
+    assert fitting(None, weighing(1), SPEC) is None
+    assert not caplog.text
+
+
+def test_freeeagle_knows_no_bar_and_the_trigger_search_one_by_the_images_size() -> None:
+    large = ModelSpec(build=nn.Identity, input_shape=(3, 32, 32), num_classes=10)
+    assert FreeEagle().bar_for(nn.Identity(), large) is None
+    assert TriggerSearch().bar_for(nn.Identity(), large) == 3.0
+    assert TriggerSearch().bar_for(nn.Identity(), SPEC) == 6.0
+    assert TriggerSearch(patch_bar=4.5).bar_for(nn.Identity(), large) == 4.5
