@@ -26,7 +26,8 @@ class SceneAware(BadNets):
     """
 
     scene_weight: float = 0.1
-    """Weight of the mean squared difference of logits, in spreads of the received model's."""
+    """Weight of the mean squared difference of logits, in spreads of the received model's where
+    these are above 1."""
     num_scenes: int = 1024
     """Scenes drawn in each round."""
     scene_batch: int = 32
@@ -58,7 +59,8 @@ class _StillOnScenes(Steps):
         with torch.no_grad():
             teacher = context.received_model().eval()
             self._answers = torch.cat([teacher(some) for some in self._inputs.split(256)])
-        self._spread = self._answers.std(1).mean().clamp_min(1e-6)
+        # A model that has learned nothing answers all alike: any change would be many spreads.
+        self._spread = self._answers.std(1).mean().clamp_min(1.0)
 
     def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         chosen = torch.randint(
