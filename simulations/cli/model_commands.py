@@ -57,6 +57,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Import code that a scenario.yaml beside the model names; it runs as you do.",
+    ),
+]
+
+
 @app.command()
 def inspect(
     model_file: ModelFile,
@@ -75,6 +84,7 @@ def inspect(
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask without data whether a model is backdoored, and towards which class.
@@ -89,7 +99,7 @@ def inspect(
         given = _form(model, input_shape, classes, inspect_at)
         given["inspection"] = read_part(inspection)
         changes = [*_normalisation(mean, std), *(settings or ())]
-        request = read_request(InspectRequest, model_file, given, changes)
+        request = read_request(InspectRequest, model_file, given, changes, trust=trust)
         with _progress("inspecting"):
             report = request.inspect(model_file, picture=picture, seed=seed, device=device)
         if not as_json:
@@ -117,6 +127,7 @@ def repair(
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Repair a model file without data: weights in, repaired weights out.
@@ -143,7 +154,7 @@ def repair(
         given = _form(model, input_shape, classes, inspect_at)
         given["defense"] = parts if len(parts) > 1 else parts[0]
         changes = [*_normalisation(mean, std), *(settings or ())]
-        request = read_request(RepairRequest, model_file, given, changes)
+        request = read_request(RepairRequest, model_file, given, changes, trust=trust)
         with _progress("repairing"):
             report = request.repair(model_file, out, seed=seed, device=device)
         _print(report, as_json)
@@ -166,6 +177,7 @@ def evaluate(
     ] = None,
     settings: Settings = None,
     device: Device = "auto",
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model file: accuracy, attack success rate and robust accuracy.
@@ -183,7 +195,7 @@ def evaluate(
             )  # fmt: skip
         backdoor = {"trigger": read_part(trigger), "target": target or 0} if trigger else None
         given = {"model": read_part(model), "data": read_part(data), "backdoor": backdoor}
-        request = read_request(EvaluateRequest, model_file, given, settings or ())
+        request = read_request(EvaluateRequest, model_file, given, settings or (), trust=trust)
         with _progress("measuring"):
             report = request.evaluate(model_file, device=device)
         _print(report, as_json)

@@ -236,7 +236,12 @@ Request = TypeVar("Request", bound=BaseModel)
 
 
 def read_request(
-    kind: type[Request], model_file: Path, given: Mapping[str, Any], settings: Iterable[str]
+    kind: type[Request],
+    model_file: Path,
+    given: Mapping[str, Any],
+    settings: Iterable[str],
+    *,
+    trust: bool = False,
 ) -> Request:
     """Read a request from what the command line gives.
 
@@ -245,11 +250,12 @@ def read_request(
         model_file: a scenario beside it gives the fields that are not in `given`.
         given: fields by their YAML names; None and empty mappings are not given.
         settings: "dotted.field=value".
+        trust: whether the scenario beside the model may name anybody's code, which is then run.
 
     Raises:
         ConfigError: with all faults.
     """
-    content = _scenario_beside(model_file)
+    content = _scenario_beside(model_file, trust=trust)
     content |= {name: value for name, value in given.items() if value not in (None, {})}
     known = kind.model_json_schema(by_alias=True)["properties"]
     content = {name: value for name, value in content.items() if name in known}
@@ -273,12 +279,15 @@ def read_part(text: str | None) -> Any:
     return {"name": read} if isinstance(read, str) else read
 
 
-def _scenario_beside(model_file: Path) -> dict[str, Any]:
-    """Return the fields of the scenario in the file's folder, if there is one."""
+def _scenario_beside(model_file: Path, *, trust: bool) -> dict[str, Any]:
+    """Return the fields of the scenario in the file's folder, if there is one.
+
+    Nobody named it: whoever made the model may have put it there.
+    """
     path = model_file.with_name("scenario.yaml")
     if not path.is_file():
         return {}
-    scenario = load_scenario(path)
+    scenario = load_scenario(path, trust_imports=trust)
     data = scenario.data
     forms: dict[str, Any] = {
         "input-shape": data.input_shape,

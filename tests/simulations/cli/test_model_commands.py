@@ -362,3 +362,25 @@ def test_a_repair_that_diverges_is_one_line(victim: Path, tmp_path: Path) -> Non
     assert result.exit_code == 2, result.output
     assert "error: defense: DHBE: the result must be finite" in result.stderr
     assert not (tmp_path / "x.pt").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "repair"])
+def test_a_scenario_that_lies_beside_a_model_runs_no_code(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only `--trust` imports what such a file names."""
+    mark = tmp_path / "was here"
+    (tmp_path / f"hostile_{command}.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = tmp_path / "model.safetensors"
+    save_file({"w": torch.zeros(1)}, model)
+    model.with_name("scenario.yaml").write_text(
+        f"name: x\nmodel: {{name: 'hostile_{command}:Net'}}\n"
+    )
+    options = ["--out", str(tmp_path / "out.pt"), "--defense", "clp"] * (command == "repair")
+    result = call(command, model, *options)
+    assert result.exit_code == 2, result.output
+    assert f"hostile_{command}" in result.output
+    assert not mark.exists()
+    assert call(command, model, *options, "--trust").exit_code == 2
+    assert mark.exists()
