@@ -49,7 +49,6 @@ def summarize(
         "worst_attack_success_rate": max(success, default=None),
         "num_repaired": sum(record.accepted for record in records),
         "num_not_repaired": sum(record.verdict == "not repaired" for record in records),
-        "num_not_repaired": sum(record.verdict == "not repaired" for record in records),
         "num_refused": sum("refused" in record.details for record in records),
         "num_failed_repairs": sum("failure" in record.details for record in records),
         "num_rejected": sum(record.num_rejected for record in records),
