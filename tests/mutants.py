@@ -154,10 +154,10 @@ MUTANTS = (
     ),
     Mutant(
         "a client's reason may be as long as it likes",
-        f"{FLOWER}/replies.py",
-        "line[:MAX_REASON]",
-        "line",
-        f"{TESTS}/flower/test_replies.py {TESTS}/flower/test_replies_fuzz.py",
+        f"{FLOWER}/asked.py",
+        '" ".join(cleaned.split())[:MAX_REASON]',
+        '" ".join(cleaned.split())',
+        f"{TESTS}/flower/test_asked.py",
     ),
     Mutant(
         "integer buffers take a mean",
