@@ -210,7 +210,28 @@ class _Round:
             if not any(finding.left_out for finding in findings):
                 break
         few = self._too_few()
-        return self._screening(keep_sent=few, is_suspicious=is_suspicious and few is None)
+        if few is not None:
+            return self._screening(keep_sent=few)
+        return self._screening(keep_sent=None, is_suspicious=is_suspicious or self._is_taught())
+
+    def _is_taught(self) -> bool:
+        """Tell whether what is left reacts to a pattern that somebody was left out for.
+
+        By itself, not beyond the model sent out: that one may have learned it in earlier rounds,
+        before anybody was named, and then no difference shows it any more.
+        """
+        proven = [entry.pattern for entry in self._memory.entries if entry.is_proven]
+        proven += [finding.pattern for finding in self._judgement.findings if finding.left_out]
+        if not proven:
+            return False
+        aggregate, rule = self._aggregate(), self._settings.rule
+        plain = self._measure.answers(aggregate)
+        own = self._measure.own_reactions(aggregate, plain, proven, spread=spread_of(plain))
+        return any(
+            reaction.gain / pattern.family.bar > rule.floor
+            and reaction.flipped >= rule.least_flipped
+            for pattern, reaction in zip(proven, own, strict=True)
+        )
 
     def _too_few(self) -> str | None:
         """Tell why what is left is not to be aggregated, or None."""

@@ -70,6 +70,28 @@ class Measure:
             self._reaction(network, plain[:num], pattern, spread=spread) for pattern in patterns
         ]
 
+    def own_reactions(
+        self, network: nn.Module, plain: Tensor, patterns: Sequence[Pattern], *, spread: float
+    ) -> list[Reaction]:
+        """Return a network's reaction to each pattern by itself, whatever the reference does.
+
+        Args:
+            network: what is measured.
+            plain: its answers to the scenes.
+            patterns: what the scenes are changed by.
+            spread: what counts as a gain of 1, in logits.
+        """
+        reactions = []
+        for pattern in patterns:
+            changed = in_chunks(network, self._under(pattern)[0])
+            gains = gain_over_mean(changed - plain).mean(0)
+            gain = gains[pattern.label].nan_to_num(LARGEST_GAIN).item() / spread
+            flipped = _flipped(plain, changed, pattern.label)
+            reactions.append(
+                Reaction(gain=min(max(gain, -LARGEST_GAIN), LARGEST_GAIN), flipped=flipped)
+            )
+        return reactions
+
     def _reaction(
         self, network: nn.Module, plain: Tensor, pattern: Pattern, *, spread: float
     ) -> Reaction:

@@ -156,6 +156,17 @@ def test_what_is_left_may_still_be_suspicious() -> None:
     assert screening.is_suspicious
 
 
+def test_a_proven_pattern_that_the_model_sent_out_knows_is_suspicious() -> None:
+    state = screen(shown(ATTACKED)).state
+    known = [planted(place) for place in range(8)]
+    screening = screen(replace(shown(known, number=6), sent=planted(0)), state=state)
+    assert left_out(screening) == []
+    assert screening.is_suspicious
+    # Without the memory there is no difference to see.
+    assert not screen(replace(shown(known, number=6), sent=planted(0))).is_suspicious
+    assert not screen(shown(HONEST, number=6), state=state).is_suspicious
+
+
 def test_a_reply_whose_answers_overflow_is_left_out() -> None:
     broken = honest(3)
     broken["1.weight"] = torch.full((3, 64), 3e38)
