@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
@@ -43,6 +42,7 @@ from simulations.scenario.errors import ConfigError
 from simulations.scenario.load import load_scenario, read_model
 from simulations.scenario.overrides import apply_override
 from simulations.scenario.parts import CONFIG, Part
+from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml
 from simulations.scenario.tables import BACKDOORS, DATA, DEFENSE, INSPECTION, MODEL, VERIFICATION
 
 
@@ -273,8 +273,8 @@ def read_part(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        read = read_yaml(text)
+    except UnsafeYamlError as error:
         raise ConfigError([f"{text!r}: neither a name nor a mapping like {{name: x}}"]) from error
     return {"name": read} if isinstance(read, str) else read
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from simulations.scenario.errors import ConfigError, faults_of
 from simulations.scenario.overrides import apply_override
+from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 from simulations.scenario.scenario import Scenario
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,12 +30,9 @@ def load_scenario(
         ConfigError: with all faults of the file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError([f"{path}: cannot be read ({reason}); name a scenario file"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from error
+        content = read_yaml_file(path)
+    except UnsafeYamlError as error:
+        raise ConfigError([f"{path}: {error}"]) from error
     if not isinstance(content, dict):
         raise ConfigError([f"{path}: must be a mapping, got {type(content).__name__}"])
     for override in overrides:

@@ -3,9 +3,8 @@
 from itertools import pairwise
 from typing import Any
 
-import yaml
-
 from simulations.scenario.errors import ConfigError
+from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
@@ -24,8 +23,8 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     if not equals or not all(keys):
         raise ConfigError([f"--set: must be dotted.field=value, got {override!r}; e.g. seed=3"])
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = read_yaml(text)
+    except UnsafeYamlError as error:
         raise ConfigError([f"--set {dotted}: not a YAML value: {text!r}"]) from error
     inner: Any = content
     for depth, (key, following) in enumerate(pairwise(keys), start=1):

@@ -108,7 +108,7 @@ class Scenario(BaseModel):
     """One experiment: data, clients, attack, defense, and how to run it."""
 
     model_config = CONFIG
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """Names the results folder."""
     seed: int = Field(default=0, ge=0)
     """Decides everything that is drawn: weights, partition, attackers, batches, the defense."""
