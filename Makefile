@@ -6,19 +6,21 @@ INSTALLED := .venv/installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 # A process per core, but no more than memory bears: each holds torch, and some start Ray.
 TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 
+# Whatever the shell says: without bytecode on disk each process compiles all of torch.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test deploy-demo test-wire check generated mutants fix
 
 setup: $(INSTALLED)
 
 # uv links files from its cache: the first checkout loads 6 GB, each further one takes seconds and
-# no room. Compiled as pip does it, for otherwise each process may have to compile all of torch.
-# Where uv finds no index, pip may: it also reads pip.conf.
+# no room. Where uv finds no index, pip may: it also reads pip.conf.
 # The mark is written last: an installation that was cut off is done again.
 $(INSTALLED): pyproject.toml Makefile
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable ".[dev]" \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]" \
 	  || $(BIN)/pip install --quiet --progress-bar off --editable ".[dev]"
 	touch "$@"
 

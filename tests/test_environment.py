@@ -24,7 +24,7 @@ case "$*" in *--editable*) echo "$PWD: pip $*" >> "$LOG"; test ! -e "$PWD/broken
 END
 chmod +x "$3/bin/pip"
 """
-INSTALLED = "--quiet --compile-bytecode --python .venv/bin/python --editable .[dev]"
+INSTALLED = "--quiet --python .venv/bin/python --editable .[dev]"
 
 
 class Checkouts:
