@@ -11,7 +11,7 @@ from fl_defense.model.split import default_cut
 from simulations.cli.terminal import console, escape
 from simulations.scenario.fields import REQUIRED, first_sentence, kebab
 from simulations.scenario.named_parts import NamedPart, presets_of
-from simulations.scenario.parts import OneOrSeveral, Part, Reader
+from simulations.scenario.parts import OneOrSeveral, OrNone, Part, Reader
 from simulations.scenario.scenario import Scenario
 from simulations.scenario.tables import TABLES
 
@@ -75,6 +75,8 @@ def _rows(
     key: str, reader: Reader, value: Any, sentence: str, *, names_alone: bool
 ) -> Iterator[Row]:
     """Yield one row for a single value, or those of a part's fields."""
+    if isinstance(reader, OrNone) and value is not None:
+        reader = reader.part
     if isinstance(reader, OneOrSeveral) and isinstance(value, tuple) and value:
         reader, value = reader.one, value[0]
     if isinstance(reader, Part) and value is not None:
