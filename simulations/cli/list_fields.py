@@ -96,6 +96,9 @@ def spelled(value: Any) -> str:
 
 def _print(rows: Iterable[Row]) -> None:
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)  # a key that is cut off cannot be copied
+    grid.add_column()
+    grid.add_column()
     for name, default, sentence in rows:
         grid.add_row(f"  {name}", escape(default), escape(" ".join(sentence.split())))
     if grid.row_count:
