@@ -46,6 +46,8 @@ class Carried:
     """The model that clients are sent."""
     released: ArrayRecord | None = None
     """The model that would be released now."""
+    earlier: list[ArrayRecord] = field(default_factory=list)
+    """Models that clients were sent in the rounds before, the latest last: references."""
     screens: State | None = None
     """What the screens carry: memories and histories."""
     repair: RepairState = field(default_factory=RepairState)

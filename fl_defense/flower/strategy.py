@@ -37,7 +37,7 @@ from fl_defense.rounds.verdict import fitting
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.screens.apply import Screened, apply_screens, check_screens
 from fl_defense.screens.base import Screen
-from fl_defense.validation import one_line, require_word
+from fl_defense.validation import one_line, require, require_word
 
 Broadcast = Literal["auto", "repaired", "aggregate"]
 Observer = Callable[[RoundOutcome], None]
@@ -77,6 +77,11 @@ class SanitizingStrategy(Strategy):
             aggregate, and only the released final model is the repaired one. "auto": repaired with
             screens, else the aggregate: attackers who stay would undo each repair, and learn from
             it.
+        reference_age: repair against the model that clients were sent so many rounds ago, 1 for the
+            one that they just trained: of what the aggregate does, only what it does beyond that
+            model is unlearned, by defenses that use a reference. An older one sees slow poisoning.
+            None: without a reference. It must not be backdoored itself, so clients must be sent
+            repaired models; in the first round there is none.
         buffers: who averages BatchNorm statistics: "mean" (this wrapper, weighted), "inner" (the
             inner strategy), or "auto": mean for server optimisers, else inner. Integer buffers are
             always unified here.
@@ -105,6 +110,7 @@ class SanitizingStrategy(Strategy):
         min_agreement: float = 0.5,
         on_failure: OnFailure = "keep",
         broadcast: Broadcast = "auto",
+        reference_age: int | None = None,
         buffers: Buffers = "auto",
         reply_check: ReplyCheck | None = None,
         seed: int = 0,
@@ -131,6 +137,14 @@ class SanitizingStrategy(Strategy):
         self.broadcast: Broadcast = broadcast
         if broadcast == "auto":
             self.broadcast = "repaired" if self.screens else "aggregate"
+        age = reference_age
+        require(age is None or age >= 1, "reference_age", "at least 1 or None", age)
+        if age is not None and self.broadcast != "repaired":
+            raise ValueError(
+                "reference_age: a reference must be clean, but clients are sent the aggregate; "
+                'give broadcast="repaired", or leave reference_age out'
+            )
+        self.reference_age = age
         self.seed = seed
         self.reply_check = reply_check or ReplyCheck()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -232,10 +246,13 @@ class SanitizingStrategy(Strategy):
             carried.repair,
             num_rounds=self.num_rounds,
             screens_suspect=screened is not None and screened.is_suspicious,
+            reference=self._reference(server_round),
             previous=partial(load_model, last, self.spec, self.device),
         )
         record = record.with_repair(outcome)
         carried.repair = outcome.state
+        others = (self.reference_age or 1) - 1
+        carried.earlier = self._sent_so_far()[-others:] if others else []
         carried.released = model_arrays(outcome.model, aggregate)
         carried.arrays = carried.released if self.broadcast == "repaired" else aggregate
         sent = outcome.model if self.broadcast == "repaired" else suspect
@@ -454,6 +471,17 @@ class SanitizingStrategy(Strategy):
         if arrays is None or len(arrays) == 0:
             return None, metrics
         return restore_arrays(arrays, self._carried.arrays, buffers), metrics
+
+    def _sent_so_far(self) -> list[ArrayRecord]:
+        """Return the models sent out that a reference may be, the oldest first."""
+        assert self._carried.arrays is not None
+        return [*self._carried.earlier, self._carried.arrays][-(self.reference_age or 1) :]
+
+    def _reference(self, server_round: int) -> Callable[[], nn.Module] | None:
+        """Return what makes the reference of a round's repair, if there is one."""
+        if self.reference_age is None or server_round == 1:
+            return None
+        return partial(load_model, self._sent_so_far()[0], self.spec, self.device)
 
     def _kept(self, screened: Screened | None) -> tuple[nn.Module | None, DeployedModel | None]:
         """Return the models that are sent out and released after a round that screens refused."""

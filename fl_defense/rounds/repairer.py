@@ -116,6 +116,7 @@ class Repairer:
         *,
         num_rounds: int,
         screens_suspect: bool = False,
+        reference: Callable[[], nn.Module] | None = None,
         previous: Callable[[], nn.Module | None],
     ) -> RepairOutcome:
         """Repair an aggregate if that is due, and say what became of it and whether it worked.
@@ -126,6 +127,7 @@ class Repairer:
             state: of the round before.
             num_rounds: rounds in all.
             screens_suspect: whether a screen suspects what it let through.
+            reference: makes an earlier model that is trusted, where there is one.
             previous: makes the model that was released last, for `on_failure` "previous".
         """
         deployed = DeployedModel(suspect, self.spec.pixels)
@@ -135,18 +137,21 @@ class Repairer:
             alarmed = screens_suspect
         if not self.schedule.is_due(server_round, num_rounds, alarmed=alarmed):
             return kept
-        return self._verified(server_round, suspect, self._repaired(server_round, kept, previous))
+        repaired = self._repaired(server_round, kept, previous, reference)
+        return self._verified(server_round, suspect, repaired)
 
     def _repaired(
         self,
         server_round: int,
         kept: RepairOutcome,
         previous: Callable[[], nn.Module | None],
+        reference: Callable[[], nn.Module] | None,
     ) -> RepairOutcome:
         suspect, unrepaired = kept.model, kept.deployed
         started = time.perf_counter()
         try:
-            sanitized, idle = self._sanitize(server_round, suspect, kept.state.defense)
+            trusted = None if reference is None else reference()
+            sanitized, idle = self._sanitize(server_round, suspect, kept.state.defense, trusted)
             seconds = time.perf_counter() - started
             deployed = sanitized.deployed(self.spec)
             agreement = self.gate.agreement(unrepaired, deployed)
@@ -241,7 +246,11 @@ class Repairer:
         return alarmed, replace(kept, details=details, state=replace(kept.state, monitor=state))
 
     def _sanitize(
-        self, server_round: int, suspect: nn.Module, state: State | None
+        self,
+        server_round: int,
+        suspect: nn.Module,
+        state: State | None,
+        reference: nn.Module | None,
     ) -> tuple[Sanitized, dict[str, str]]:
         """Return what the sanitizer made, and what defenses that did nothing said of it."""
         with idle_defenses() as idle:
@@ -251,6 +260,7 @@ class Repairer:
                 self.spec,
                 seed=self._seed_of(server_round),
                 state=state,
+                reference=reference,
             )
         if not idle:
             return sanitized, {}

@@ -106,6 +106,7 @@ def build_strategy(
         on_failure=repair.on_failure,
         buffers=repair.buffers,
         broadcast=repair.broadcast,
+        reference_age=repair.reference_age,
         reply_check=repair.reply_check,
         seed=scenario.seed,
         device=pick_device(scenario.device),

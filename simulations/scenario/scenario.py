@@ -95,8 +95,10 @@ class Repair(BaseModel):
     """Do-no-harm gate: least agreement of aggregate and repaired model on surrogate images."""
     on_failure: OnFailure = "keep"
     """If the defense fails: keep the aggregate, go back to the previous model, or stop."""
-    broadcast: Broadcast = "repaired"
+    broadcast: Broadcast = "auto"
     """What clients train on; with aggregate, only the released model is the repaired one."""
+    reference_age: int | None = Field(default=None, ge=1)
+    """Repair against the model that clients were sent so many rounds ago; null: without one."""
     buffers: Buffers = "auto"
     """Who averages BatchNorm's statistics: the defense's wrapper (mean), the aggregator (inner), or
     the wrapper for server optimisers, which take them for gradients, else the aggregator (auto)."""

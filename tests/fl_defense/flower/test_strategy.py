@@ -1,9 +1,10 @@
 """The wrapper over every inner strategy, with clients whose answers are known by hand."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -366,6 +367,43 @@ def test_a_failing_inspection_repairs_to_be_safe(lab: Lab, monkeypatch: pytest.M
             schedule=Schedule(on_suspicion="history"))  # fmt: skip
     assert [record.sanitized for record in lab.records[1:]] == [True, True]
     assert lab.records[1].details["inspection_failure"] == "ValueError: no cut"
+
+
+@dataclass(frozen=True)
+class Refers(Sanitizer):
+    """Keeps a weight of each reference that it is given."""
+
+    seen: list[float] = field(default_factory=list)
+
+    changes_models: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = True
+
+    def sanitize(
+        self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
+    ) -> Sanitized:
+        weight = float("nan") if reference is None else next(reference.parameters()).flatten()[0].detach()
+        self.seen.append(float(weight))
+        return Sanitized(model=copy.deepcopy(suspect).eval())
+
+
+@pytest.mark.parametrize(("age", "trained"), [(1, [1, 2, 3]), (2, [0, 1, 2]), (9, [0, 0, 0])])
+def test_the_reference_is_a_model_that_was_sent_out(lab: Lab, age: int, trained: list[int]) -> None:
+    """Each round adds 1 to the first weight: it tells how many rounds a reference had."""
+
+    def adds(received: dict[str, Tensor], node: int) -> dict[str, Tensor]:
+        name = next(name for name, _ in lab.model.named_parameters())
+        return {**received, name: received[name] + 1}
+
+    refers = Refers()
+    lab.run(FedAvg().build(8, 8), refers, [adds] * 8, rounds=4, reference_age=age, verify=None)
+    start = next(lab.model.parameters()).flatten()[0].item()
+    assert math.isnan(refers.seen[0])  # none in the first round
+    assert [round(weight - start) for weight in refers.seen[1:]] == trained
+
+
+def test_a_reference_must_be_clean(lab: Lab) -> None:
+    with pytest.raises(ValueError, match="reference_age: a reference must be clean"):
+        SanitizingStrategy(FedAvg().build(8, 8), NoDefense(), lab.spec, reference_age=1)
 
 
 def test_a_defense_is_whatever_has_sanitize(lab: Lab) -> None:
