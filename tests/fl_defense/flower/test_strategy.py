@@ -381,7 +381,11 @@ class Refers(Sanitizer):
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None
     ) -> Sanitized:
-        weight = float("nan") if reference is None else next(reference.parameters()).flatten()[0].detach()
+        weight = (
+            float("nan")
+            if reference is None
+            else next(reference.parameters()).flatten()[0].detach()
+        )
         self.seen.append(float(weight))
         return Sanitized(model=copy.deepcopy(suspect).eval())
 
