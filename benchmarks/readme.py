@@ -1,0 +1,98 @@
+"""Writes the README's table of results from the JSON files in benchmarks/results.
+
+    python -m benchmarks.readme
+
+The commands that measured the figures stand in docs/results.md and in each benchmark.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.report import load
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
+HEAD = "| what | seeds | accuracy | ASR | robust accuracy | left out: malicious, honest |"
+RATES = ("accuracy", "attack_success_rate", "robust_accuracy")
+REPAIRED = (
+    ("fashion-mnist", "patch", "dhbe"),
+    ("fashion-mnist", "patch", "deep-sanitizer"),
+    ("fashion-mnist", "patch-8x8", "dhbe"),
+    ("cifar10", "patch", "dhbe"),
+    ("gtsrb", "patch", "dhbe"),
+)
+"""Data, trigger and defense of the single models that are shown."""
+
+
+def main() -> None:
+    """Replace the table in the README."""
+    table = "\n".join([HEAD, "|" + "---|" * 6, *federations(), *single_models()])
+    text = README.read_text(encoding="utf-8")
+    README.write_text(BLOCK.sub(rf"\g<1>{table}\n\g<2>", text), encoding="utf-8")
+
+
+def federations() -> Iterator[str]:
+    """Yield the rows of federations: undefended, repaired at release, and with the loop."""
+    digits = load("digits_repair_only")
+    for variant, name in (
+        ("undefended", "digits, attacked, no defense"),
+        ("no attack", "digits, nobody attacks, no defense"),
+        ("defended", "digits, attacked, DHBE alone, released model"),
+    ):
+        runs = digits[variant]
+        rates = [run["last_three_rounds"]["released"] for run in runs]
+        yield line(name, [run["seed"] for run in runs], rates)
+    for run in load("loop"):
+        told = (
+            f"{run['malicious_left_out']} of {run['malicious_replies']}, "
+            f"{run['honest_left_out']} of {run['honest_replies']}"
+        )
+        yield line(f"the loop: {run['row']}", [run["seed"]], [run["last_three"]], told)
+
+
+def single_models() -> Iterator[str]:
+    """Yield the rows of repaired models, each with the model before."""
+    rows = load("repair")
+    for data, trigger, defense in REPAIRED:
+        found = [
+            row
+            for row in rows
+            if (row["data"], row["trigger"], row["sanitizer"]) == (data, trigger, defense)
+        ]
+        if not found:
+            continue
+        found.sort(key=lambda row: row["seed"])
+        before, after = ([row[stage] for row in found] for stage in ("before", "after"))
+        yield line(
+            f"{data}, {trigger}, `{defense}`", [row["seed"] for row in found], after, before=before
+        )
+
+
+def line(
+    name: str,
+    seeds: Sequence[int],
+    rates: Sequence[dict[str, Any]],
+    left_out: str = "–",
+    before: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Return a row: means, with the range behind them where there are several seeds."""
+    cells = [name, ", ".join(map(str, seeds))]
+    for rate in RATES:
+        mean = f"{fmean(each[rate] for each in before):.3f} → " if before else ""
+        cells.append(mean + spread([each[rate] for each in rates]))
+    return "| " + " | ".join([*cells, left_out]) + " |"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return a mean, with its range if there are several values."""
+    mean = f"{fmean(values):.3f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} [{min(values):.3f}, {max(values):.3f}]"
+
+
+if __name__ == "__main__":
+    main()
