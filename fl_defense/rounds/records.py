@@ -51,6 +51,8 @@ class RoundRecord:
     train_seconds: float = 0.0
     """From sending the model out to having all replies."""
     sanitize_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    """Of the searches for the verdict."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """The defense's own numbers, its refusal or failure."""
 
@@ -63,6 +65,7 @@ class RoundRecord:
             verdict=outcome.verdict,
             agreement=outcome.agreement,
             sanitize_seconds=outcome.seconds,
+            verify_seconds=outcome.verify_seconds,
             details={**self.details, **outcome.details},
         )
 

@@ -80,6 +80,8 @@ class RepairOutcome:
     """What the gate measured."""
     seconds: float = 0.0
     """Wall-clock time of the defense."""
+    verify_seconds: float = 0.0
+    """Wall-clock time of the searches for the verdict."""
     verdict: Word | None = None
     """Whether the repair worked, as far as a search sees; None: nothing was verified."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -196,7 +198,7 @@ class Repairer:
         self, server_round: int, suspect: nn.Module, outcome: RepairOutcome
     ) -> RepairOutcome:
         """Add the verdict on a repair; what leaves the weights as they are has none."""
-        if self.verify is None or not self.sanitizer.changes_models:
+        if self.verify is None or not getattr(self.sanitizer, "changes_models", True):
             return outcome
         started = time.perf_counter()
         # Another seed than the repair's: scenes that it has not been fitted to.
@@ -211,9 +213,12 @@ class Repairer:
             return replace(outcome, details={**outcome.details, "verify_failure": failure})
         level = logging.WARNING if verdict.word == "not repaired" else logging.INFO
         logger.log(level, "round %d: %s (%s)", server_round, verdict.word, verdict.reason)
-        seconds = {"verify_seconds": time.perf_counter() - started}
-        details = {**outcome.details, **verdict.details, **seconds}
-        return replace(outcome, verdict=verdict.word, details=details)
+        return replace(
+            outcome,
+            verdict=verdict.word,
+            verify_seconds=time.perf_counter() - started,
+            details={**outcome.details, **verdict.details},
+        )
 
     def _inspect(self, server_round: int, kept: RepairOutcome) -> tuple[bool, RepairOutcome]:
         """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""

@@ -159,5 +159,10 @@ def _export(recorder: Recorder, path: Path, input_shape: tuple[int, int, int]) -
 
 def _seconds(measured: MeasuredRound) -> float:
     record = measured.record
-    own = record.train_seconds + record.screen_seconds + record.sanitize_seconds
+    own = (
+        record.train_seconds
+        + record.screen_seconds
+        + record.sanitize_seconds
+        + record.verify_seconds
+    )
     return own + measured.evaluate_seconds

@@ -74,7 +74,7 @@ def _check_benign(folder: Path, scenario: Scenario) -> None:
         raise ConfigError(
             [f"{folder}: has attackers; calibrate on runs with --set attack.name=none"]
         )
-    if scenario.defense != NoDefense() and scenario.repair.broadcast == "repaired":
+    if scenario.defense != NoDefense() and scenario.sends_repaired_models:
         raise ConfigError(
             [f"{folder}: its clients train on repaired models; run with --set defense.name=none"]
         )

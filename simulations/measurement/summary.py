@@ -75,6 +75,7 @@ def seconds_by_phase(rounds: Sequence[MeasuredRound]) -> dict[str, float]:
         "screening": sum(each.record.screen_seconds for each in rounds),
         "inspection": sum(each.record.details.get("inspect_seconds", 0.0) for each in rounds),
         "repair": sum(each.record.sanitize_seconds for each in rounds),
+        "verification": sum(each.record.verify_seconds for each in rounds),
         "evaluation": sum(each.evaluate_seconds for each in rounds),
     }
 

@@ -61,6 +61,7 @@ def seconds(rounds: Sequence[MeasuredRound]) -> go.Figure:
         "screening": [each.record.screen_seconds for each in rounds],
         "inspection": [each.record.details.get("inspect_seconds", 0.0) for each in rounds],
         "repair": [each.record.sanitize_seconds for each in rounds],
+        "verification": [each.record.verify_seconds for each in rounds],
         "evaluation": [each.evaluate_seconds for each in rounds],
     }
     for phase, color in PHASES.items():

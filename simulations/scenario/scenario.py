@@ -156,6 +156,12 @@ class Scenario(BaseModel):
         return self.clients.per_round or self.clients.count
 
     @property
+    def sends_repaired_models(self) -> bool:
+        """Whether clients train on repaired models."""
+        broadcast = self.repair.broadcast
+        return broadcast == "repaired" or (broadcast == "auto" and len(self.screens) > 0)
+
+    @property
     def malicious_clients(self) -> tuple[int, ...]:
         """Partition ids of the malicious clients."""
         return self.attack.malicious_clients(self.clients.count, self.seed)

@@ -18,6 +18,7 @@ KEYS = [
     "screen_seconds",
     "train_seconds",
     "sanitize_seconds",
+    "verify_seconds",
     "details",
 ]
 

@@ -114,11 +114,11 @@ def test_patches_move_features_by_what_the_extractor_makes_of_them(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:
     repair = repair_of(TINY, tiny_model, tiny_spec)
-    torch.manual_seed(5)
-    perturbation = repair._perturbation()
-    torch.manual_seed(5)
-    chosen = repair._draw(repair.pool.inputs, TINY.batch_size)
+    chosen = torch.arange(TINY.batch_size)
+    changed = (repair.pool.inputs[chosen] + 0.3).requires_grad_(True)
+    perturbation = repair._perturbation(changed, chosen)
     patched = repair.extractor(repair.pool.inputs[chosen]) + perturbation
+    assert torch.allclose(patched, repair.extractor(changed), atol=1e-5)
     assert torch.allclose(
         repair._perturbed(repair.features[chosen], perturbation), patched, atol=1e-5
     )

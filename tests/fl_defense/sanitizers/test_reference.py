@@ -1,6 +1,6 @@
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -128,6 +128,8 @@ def test_a_reference_changes_the_repair_and_stays_untouched(
 @dataclass(frozen=True)
 class SpoilsReference(NoDefense):
     """Trains what it should compare with."""
+
+    uses_reference: ClassVar[bool] = True
 
     def sanitize(
         self, suspect: nn.Module, spec: ModelSpec, state: Any = None, reference: Any = None

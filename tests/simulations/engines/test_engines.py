@@ -241,6 +241,7 @@ def test_a_reply_to_nothing_that_was_asked_goes_last() -> None:
             replies = super().send_and_receive(messages, timeout=timeout)
             if replies[0].metadata.message_type == "train":
                 replies[0].metadata.__dict__["_src_node_id"] = 999
+                replies[0].metadata.__dict__["_reply_to_message_id"] = "of another run"
             return replies
 
     app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))

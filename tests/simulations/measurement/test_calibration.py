@@ -47,7 +47,9 @@ def test_what_cannot_be_calibrated_on_is_refused_in_one_line(tmp_path: Path) -> 
     blind = run_of(tmp_path / "blind", [None, None])
     again = run_of(tmp_path / "again", [1.0])
     later = run_of(tmp_path / "later", [1.0], "repair.schedule.first-round=5")
-    repaired = run_of(tmp_path / "repaired", [1.0], "defense.name=dhbe")
+    repaired = run_of(
+        tmp_path / "repaired", [1.0], "defense.name=dhbe", "repair.broadcast=repaired"
+    )
     broken = run_of(tmp_path / "broken", [1.0, 2.0])
     (broken / "rounds.jsonl").write_text("{\n" + json.dumps({"round": 1}) + "\n")
     for folders, rate, message in (
