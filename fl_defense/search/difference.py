@@ -1,4 +1,4 @@
-"""Search on the difference: what does a new model obey that its reference does not?
+"""Search on the difference: what does a new model react to that its reference does not?
 
 Every network has patterns that lift one of its classes, which is why a free search on one model
 finds nothing of use. What a network does by nature its reference, the model that it was trained

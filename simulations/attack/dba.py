@@ -26,7 +26,7 @@ class DBA(BadNets):
                 yield f"needs a trigger with parts, got {name}; choose the trigger bars"
 
     def planted(self, context: AttackContext) -> Sequence[Backdoor]:
-        """Return this client's pieces: every so-manieth, so that all clients' are all of them."""
+        """Return this client's pieces, dealt out in turn: those of all clients are all of them."""
         place, num_clients = context.malicious.index(context.partition), len(context.malicious)
         planted = []
         for backdoor in context.backdoors:

@@ -28,7 +28,7 @@ class MaliciousClients(Honest):
     last_round: int | None = None
     """Last round in which they attack; null: to the end."""
     every: int = 1
-    """They attack in every so-manieth round from the first on."""
+    """They attack in each `every`-th round, counted from the first one."""
     attack_rounds: tuple[int, ...] | None = None
     """The rounds in which they attack, in the place of first, last and every; one: one-shot."""
 

@@ -29,7 +29,7 @@ class RepairAware(A3FL):
     def opponent(
         self, images: Tensor, labels: Tensor, wanted: Tensor, step: int, context: AttackContext
     ) -> nn.Module:
-        """Return the repaired copy of a model that was trained to obey the trigger."""
+        """Return the repaired copy of a model that was trained to react to the trigger."""
         del labels
         model = super().opponent(images, wanted, wanted, step, context)
         draws = context.shared_generator(context.server_round, OPPONENT, step)
