@@ -212,12 +212,15 @@ class ReplyCheck:
                 return f"{name}: {error}"
             if not values.size:
                 continue
-            if not np.isfinite(values).all():
+            # NaN is the least and the greatest of all that it is among; a complex number is not.
+            least, greatest = values.min(), values.max()
+            extremes = values if values.dtype.kind == "c" else np.stack([least, greatest])
+            if not np.isfinite(extremes).all():
                 return f"{name}: holds NaN or Inf"
             bound = self.max_abs if values.dtype.kind in "fc" else MAX_INTEGER
-            if max(abs(values.max().item()), abs(values.min().item())) > bound:
+            if max(abs(greatest.item()), abs(least.item())) > bound:
                 return f"{name}: holds a value above {bound:g}"
-            if name in non_negative and values.min() < 0:
+            if name in non_negative and least < 0:
                 return f"{name}: holds a value below 0"
         return None
 

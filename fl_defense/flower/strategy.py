@@ -160,7 +160,8 @@ class SanitizingStrategy(Strategy):
         self.num_rounds = 0
         keys = (getattr(inner, "weighted_by_key", None) for inner in wrapped_strategies(strategy))
         self._weighted_by_key: str = next((key for key in keys if key), "num-examples")
-        self._unified_buffers = buffers_to_unify(spec.build(), strategy, buffers)
+        self._template = model
+        self._unified_buffers = buffers_to_unify(model, strategy, buffers)
         self._repairer = Repairer(
             sanitizer=sanitizer,
             spec=spec,
@@ -172,7 +173,7 @@ class SanitizingStrategy(Strategy):
             seed=seed,
             device=self.device,
         )
-        self._non_negative = non_negative_buffers(spec.build())
+        self._non_negative = non_negative_buffers(model)
         self._asked: list[Metadata] = []
         self._asked_to_evaluate: list[Metadata] = []
         self._carried = Carried()
@@ -247,7 +248,7 @@ class SanitizingStrategy(Strategy):
             num_rounds=self.num_rounds,
             screens_suspect=screened is not None and screened.is_suspicious,
             reference=self._reference(server_round),
-            previous=partial(load_model, last, self.spec, self.device),
+            previous=partial(load_model, last, self._template, self.device),
         )
         record = record.with_repair(outcome)
         carried.repair = outcome.state
@@ -393,7 +394,7 @@ class SanitizingStrategy(Strategy):
     def _begin(self, initial_arrays: ArrayRecord) -> None:
         """Repair the model that the run begins with, if the schedule says so, and show it."""
         record = RoundRecord(round=0)
-        initial = load_model(initial_arrays, self.spec, self.device)
+        initial = load_model(initial_arrays, self._template, self.device)
         outcome = self._repairer.repair(
             0, initial, RepairState(), num_rounds=self.num_rounds, previous=lambda: None
         )
@@ -444,7 +445,7 @@ class SanitizingStrategy(Strategy):
             arrays, metrics = self._inner_aggregate(record.round, replies, screened)
             if arrays is None:
                 return record, None, None, metrics
-            suspect = load_model(arrays, self.spec, self.device)
+            suspect = load_model(arrays, self._template, self.device)
             fault = self._fault(arrays, suspect)
         except Exception as error:
             if self._repairer.on_failure == "raise":
@@ -481,15 +482,15 @@ class SanitizingStrategy(Strategy):
         """Return what makes the reference of a round's repair, if there is one."""
         if self.reference_age is None or server_round == 1:
             return None
-        return partial(load_model, self._sent_so_far()[0], self.spec, self.device)
+        return partial(load_model, self._sent_so_far()[0], self._template, self.device)
 
     def _kept(self, screened: Screened | None) -> tuple[nn.Module | None, DeployedModel | None]:
         """Return the models that are sent out and released after a round that screens refused."""
         sent, released = self._carried.arrays, self._carried.released
         if screened is None or sent is None:
             return None, None
-        before = load_model(sent, self.spec, self.device)
-        after = before if released is None else load_model(released, self.spec, self.device)
+        before = load_model(sent, self._template, self.device)
+        after = before if released is None else load_model(released, self._template, self.device)
         return before, DeployedModel(after, self.spec.pixels)
 
     def _fault(self, arrays: ArrayRecord, suspect: nn.Module) -> str | None:

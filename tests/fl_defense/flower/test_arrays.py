@@ -26,7 +26,7 @@ def test_a_model_survives_the_way_there_and_back(
     tiny_model: nn.Module, tiny_spec: ModelSpec
 ) -> None:
     arrays = ArrayRecord(tiny_model.state_dict())
-    back = model_arrays(load_model(arrays, tiny_spec, torch.device("cpu")), arrays)
+    back = model_arrays(load_model(arrays, tiny_spec.build(), torch.device("cpu")), arrays)
     assert list(back) == list(arrays)
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(back.to_torch_state_dict()[name], value)
