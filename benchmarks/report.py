@@ -12,7 +12,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import RESULTS, distortions, federations, inspections, repair, speed
+from benchmarks import RESULTS, distortions, federations, inspections, loop, repair, speed
+from benchmarks import server as server_cost
 from fl_defense.search.noise import Noise
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
@@ -55,6 +56,7 @@ def main() -> None:
     """Write the page."""
     sections = [
         HEAD,
+        closed_loop(),
         *(federation(name) for name in FEDERATIONS),
         gate(),
         comparison(),
@@ -64,6 +66,7 @@ def main() -> None:
         searched(),
         speeds(),
         memory(),
+        server(),
     ]
     page = "\n".join(section.rstrip() + "\n" for section in sections if section)
     PAGE.write_text(page, encoding="utf-8")
@@ -212,6 +215,29 @@ def draw(name: str, variant: str, records: list[dict[str, Any]]) -> str:
     picture = f"{name}-rounds.png"
     figure.savefig(PAGE.with_name(picture), dpi=110)
     return picture
+
+
+def closed_loop() -> str:
+    """Return the section of the loop."""
+    return f"""## The loop
+
+`python -m benchmarks.loop`: replies are screened by attribution, the aggregate is repaired where
+the screen suspects it, and clients train on that model. Rates of the model that clients are sent,
+last three rounds; replies count from round 3 on. "Small" is a third of the images and eight rounds.
+
+{loop.table(loop.load())}
+"""
+
+
+def server() -> str:
+    """Return the section of the server's cost."""
+    return f"""## What the defense costs a server
+
+`python -m benchmarks.server`: CPU seconds of one aggregation without a repair, and the peak of
+memory in models, beside Flower's FedAvg.
+
+{server_cost.table(load("server"))}
+"""
 
 
 def comparison() -> str:
