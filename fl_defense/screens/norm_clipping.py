@@ -7,6 +7,7 @@ USENIX Security 2022).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -57,7 +58,7 @@ class NormClipping(Screen):
     ) -> Screening:
         """Clip the updates of the weights; BatchNorm's statistics and counters are no update."""
         del device, state
-        weights = {name for name, _ in spec.build().named_parameters()}
+        weights = _names_of_weights(spec)
         norms = [_update_norm(reply, shown.sent, weights) for reply in shown.replies]
         bound = self.max_norm
         if bound is None:
@@ -75,7 +76,13 @@ class NormClipping(Screen):
         return Screening(verdicts=tuple(verdicts), details={"max_norm": bound})
 
 
-def _update_norm(reply: Reply, sent: Mapping[str, Tensor], weights: set[str]) -> float:
+@lru_cache(maxsize=4)
+def _names_of_weights(spec: ModelSpec) -> frozenset[str]:
+    """Return the names of what is trained; a network is built for them once, not in each round."""
+    return frozenset(name for name, _ in spec.build().named_parameters())
+
+
+def _update_norm(reply: Reply, sent: Mapping[str, Tensor], weights: frozenset[str]) -> float:
     """Return the L2 norm of what the client changed in the weights."""
     squares = [
         (reply.arrays[name].double() - sent[name].double()).square().sum()
@@ -86,7 +93,7 @@ def _update_norm(reply: Reply, sent: Mapping[str, Tensor], weights: set[str]) ->
 
 
 def _clipped(
-    reply: Reply, sent: Mapping[str, Tensor], weights: set[str], factor: float
+    reply: Reply, sent: Mapping[str, Tensor], weights: frozenset[str], factor: float
 ) -> dict[str, Tensor]:
     """Return the reply's arrays with the update of the weights scaled by `factor`."""
     clipped = {}
