@@ -168,7 +168,7 @@ MUTANTS = (
     ),
     Mutant(
         "FedAvgM goes on from its own aggregate",
-        f"{FLOWER}/strategy.py",
+        f"{FLOWER}/inner_strategies.py",
         "inner.current_arrays = arrays",
         "pass",
         f"{TESTS}/flower/test_strategy.py",

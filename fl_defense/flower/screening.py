@@ -1,14 +1,18 @@
 """Between Flower's messages and what screens see."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from flwr.app import Array, ArrayRecord, Message
 from torch import Tensor
 
 from fl_defense.flower.replies import arrays_of, metrics_of, weight_of
-from fl_defense.screens.apply import Screened
-from fl_defense.screens.base import Reply, ScreenedRound
+from fl_defense.log import logger
+from fl_defense.model.spec import ModelSpec
+from fl_defense.screens.apply import Screened, apply_screens
+from fl_defense.screens.base import Reply, Screen, ScreenedRound
+from fl_defense.state import State
 
 
 class DecodedArrays(Mapping[str, Tensor]):
@@ -71,3 +75,50 @@ def screened_replies(
                 record[name] = Array(said.arrays[name].numpy())
         kept.append(reply)
     return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyScreens:
+    """Screens of a run's replies, in order."""
+
+    screens: tuple[Screen, ...]
+    """What judges; the fields are `SanitizingStrategy`'s arguments of the same names."""
+    spec: ModelSpec
+    weighted_by_key: str
+    """Metric by which replies are weighed."""
+    seed: int
+    device: torch.device
+
+    def judge(
+        self,
+        server_round: int,
+        sent: ArrayRecord,
+        replies: Sequence[Message],
+        states: State | None,
+    ) -> Screened | None:
+        """Judge a round's replies, and log who is left out; None without screens or replies.
+
+        Args:
+            server_round: number of the round.
+            sent: the arrays that clients were sent.
+            replies: checked ones.
+            states: what the screens carried from the round before.
+        """
+        if not self.screens or not replies:
+            return None
+        screened = apply_screens(
+            self.screens,
+            shown_to_screens(server_round, sent, replies, self.weighted_by_key),
+            self.spec,
+            seed=self.seed,
+            device=self.device,
+            states=states,
+        )
+        for reply, said in zip(replies, screened.verdicts, strict=True):
+            if said.weight == 0:
+                node = reply.metadata.src_node_id
+                logger.warning("round %d: node %d is left out: %s", server_round, node, said.reason)
+        if screened.keep_sent is not None:
+            why = screened.keep_sent
+            logger.warning("round %d: the model sent out stays: %s", server_round, why)
+        return screened

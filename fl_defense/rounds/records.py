@@ -90,6 +90,21 @@ class RoundRecord:
             details=details,
         )
 
+    def figures(self) -> dict[str, int | float]:
+        """Return what is added to Flower's own metrics of training, which it logs every round."""
+        figures: dict[str, int | float] = {
+            "defense-rejected": self.num_rejected,
+            "defense-left-out": self.num_left_out,
+            "defense-sanitized": int(self.sanitized),
+            "defense-accepted": int(self.accepted),
+            "defense-seconds": self.sanitize_seconds,
+        }
+        if self.verdict is not None:
+            figures["defense-not-repaired"] = int(self.verdict == "not repaired")
+        if self.agreement is not None:
+            figures["defense-agreement"] = self.agreement
+        return figures
+
     def to_json(self) -> str:
         """Return the record as one line of JSON, keys in the order of the fields."""
         return json.dumps(asdict(self), allow_nan=False)

@@ -13,8 +13,8 @@ from pydantic import (
 )
 
 from fl_defense.flower.batchnorm_policy import Buffers
+from fl_defense.flower.broadcast import Broadcast
 from fl_defense.flower.replies import ReplyCheck
-from fl_defense.flower.strategy import Broadcast
 from fl_defense.inspections import Inspection, TriggerSearch
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.repairer import OnFailure

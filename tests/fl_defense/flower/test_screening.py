@@ -117,7 +117,7 @@ def test_clients_are_sent_repaired_models_where_attackers_are_left_out(
     lab: Lab, screens: Any, broadcast: str
 ) -> None:
     strategy = SanitizingStrategy(FedAvg().build(8, 8), NoDefense(), lab.spec, screens=screens)
-    assert strategy.broadcast == broadcast
+    assert strategy._broadcasting.sends_repaired == (broadcast == "repaired")
 
 
 def test_memories_are_in_the_checkpoint(lab: Lab, tmp_path: Any) -> None:

@@ -664,6 +664,6 @@ def test_the_weight_is_the_wrapped_strategys(lab: Lab) -> None:
     inner = flower.FedAvg(weighted_by_key="images", min_train_nodes=8, min_available_nodes=8)
     private = flower.DifferentialPrivacyServerSideFixedClipping(inner, 0.0, 1.0, 8)
     wrapped = SanitizingStrategy(private, NoDefense(), lab.spec, device="cpu")
-    assert wrapped._weighted_by_key == "images"
+    assert wrapped.weighted_by_key == "images"
     of_users = SanitizingStrategy(UsersStrategy(), NoDefense(), lab.spec)
-    assert of_users._weighted_by_key == "num-examples"
+    assert of_users.weighted_by_key == "num-examples"

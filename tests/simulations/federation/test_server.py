@@ -88,7 +88,7 @@ def test_without_a_purifier_nothing_is_said(tmp_path: Path, warnings: list[str])
 def test_the_scenario_says_who_averages_statistics(buffers: Any, averaged: bool) -> None:
     scenario = SCENARIO.model_copy(update={"repair": Repair(buffers=buffers)})
     strategy = server.build_strategy(scenario, lambda _: None, None)
-    assert any("running_mean" in name for name in strategy._unified_buffers) is averaged
+    assert any("running_mean" in name for name in strategy._aggregation.unified_buffers) is averaged
 
 
 def test_a_federation_may_start_from_a_file(tmp_path: Path) -> None:

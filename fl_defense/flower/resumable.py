@@ -1,0 +1,124 @@
+"""How a run begins, goes on after a crash, and ends, whatever happens in its rounds."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fl_defense.flower.arrays import check_arrays
+from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.flower.inner_strategies import wrapped_strategies
+from fl_defense.log import logger
+from fl_defense.model.spec import ModelSpec
+
+
+class ResumableStrategy(Strategy):
+    """Wraps a strategy; keeps what a run carries from round to round, and a checkpoint of it.
+
+    Args:
+        strategy: the wrapped one.
+        spec: structure of the global model.
+        checkpoint_file: replaced after every round.
+    """
+
+    def __init__(
+        self, strategy: Strategy, spec: ModelSpec, checkpoint_file: CheckpointFile | None
+    ) -> None:
+        self.strategy, self.spec, self.checkpoint_file = strategy, spec, checkpoint_file
+        self.num_rounds = 0
+        """Of the run, finished ones included."""
+        self._carried = Carried()
+        self._num_finished = 0
+        """Rounds that a resumed run lets pass by."""
+
+    @abstractmethod
+    def _begin(self, initial_arrays: ArrayRecord) -> None:
+        """Take in the model that a run begins with."""
+
+    @property
+    def released(self) -> ArrayRecord | None:
+        """The model that would be released now; None before the first aggregation."""
+        return self._carried.released
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Let `start` go on after the round that a checkpoint holds.
+
+        Call it before `start`, on a strategy made with the same settings. `start` then lets the
+        finished rounds pass by without asking a client; its result holds the figures of the others.
+
+        Raises:
+            CheckpointError: if the checkpoint was written by other strategies or for another model.
+        """
+        if checkpoint.carried.arrays is not None:
+            try:
+                check_arrays(checkpoint.carried.arrays, self.spec, "checkpoint")
+            except ValueError as error:
+                raise CheckpointError(str(error)) from error
+        checkpoint.bring_back(wrapped_strategies(self.strategy))
+        self._carried = checkpoint.carried
+        self._num_finished = checkpoint.carried.round
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        **kwargs: Any,
+    ) -> Result:
+        """Run the federation; the arguments are Flower's, later ones are passed on.
+
+        Args:
+            grid: the clients.
+            initial_arrays: the model to begin with; after `resume` it is that of the checkpoint.
+            num_rounds: rounds in all, finished ones included.
+            timeout: seconds to wait for the replies of a round.
+            train_config: sent to clients with every round of training.
+            evaluate_config: sent to clients with every evaluation.
+            evaluate_fn: given the number of each round and the arrays that clients are sent, which
+                with broadcast "aggregate" are not the repaired ones.
+            **kwargs: what later versions of Flower take.
+
+        Raises:
+            ValueError: if `initial_arrays` are not those of the model that `spec` builds.
+        """
+        check_arrays(initial_arrays, self.spec, "initial_arrays")
+        self.num_rounds = num_rounds
+        finished = self._num_finished
+        if finished == 0:
+            self._carried = Carried()
+            self._begin(initial_arrays)
+
+        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if evaluate_fn is None or 0 < finished >= server_round:
+                return None
+            return evaluate_fn(server_round, arrays)
+
+        result = super().start(
+            grid,
+            self._carried.arrays or initial_arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate if evaluate_fn else None,
+            **kwargs,
+        )
+        if self.released is None:
+            logger.error("no round gave a model: the result holds the one that was sent out")
+            result.arrays = self._carried.arrays or initial_arrays
+        else:
+            result.arrays = self.released
+        return result
+
+    def _finish(self, server_round: int) -> None:
+        self._carried.round = server_round
+        if self.checkpoint_file is not None:
+            strategies = wrapped_strategies(self.strategy)
+            self.checkpoint_file.write(Checkpoint.take(self._carried, strategies))
