@@ -63,14 +63,14 @@ MUTANTS = (
     ),
     Mutant(
         "DHBE tells ten times its cost",
-        f"{SANITIZERS}/dhbe/method.py",
+        f"{SANITIZERS}/dhbe/distillation.py",
         "passed = self.teacher.forward_images + ",
         "passed = 10 * self.teacher.forward_images + 10 * ",
         f"{TESTS}/sanitizers/test_contract.py",
     ),
     Mutant(
         "DeepSanitizer tells ten times its cost",
-        f"{SANITIZERS}/deep_sanitizer/method.py",
+        f"{SANITIZERS}/deep_sanitizer/head_repair.py",
         "sum(part.forward_images for part in parts)",
         "10 * sum(part.forward_images for part in parts)",
         f"{TESTS}/sanitizers/test_contract.py",

@@ -6,7 +6,8 @@ from fl_defense.sanitizers.bcu import BCU
 from fl_defense.sanitizers.clp import CLP
 from fl_defense.sanitizers.deep_cleanse.method import DeepCleanse
 from fl_defense.sanitizers.deep_sanitizer.method import DeepSanitizer
-from fl_defense.sanitizers.dhbe.method import DHBE, GeneratorSettings
+from fl_defense.sanitizers.dhbe.generators import GeneratorSettings
+from fl_defense.sanitizers.dhbe.method import DHBE
 from fl_defense.sanitizers.none import NoDefense
 from fl_defense.sanitizers.pipeline import Pipeline
 

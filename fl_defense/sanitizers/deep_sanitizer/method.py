@@ -37,7 +37,7 @@ top.
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,6 @@ from torch import Tensor, nn
 from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.counting import CountingModel
-from fl_defense.model.gradient_reversal import reverse_gradient
 from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, require_image_gradient, trainable
@@ -53,14 +52,14 @@ from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
     TrainedGenerator,
-    add_patches,
     one_cycle,
 )
+from fl_defense.sanitizers._losses import RepairLosses
 from fl_defense.sanitizers._reference import compared_with
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.deep_sanitizer.dummies import Balancing, Dummies
+from fl_defense.sanitizers.deep_sanitizer.head_repair import HeadRepair
 from fl_defense.search.distortions import DistortionSettings
-from fl_defense.search.effects import gain_of_suspected, squared_gain
 from fl_defense.search.patches import searched_side
 from fl_defense.state import State
 from fl_defense.surrogates.familiarity import draw_familiar
@@ -231,177 +230,69 @@ class DeepSanitizer(Sanitizer):
         """
         student = copy.deepcopy(suspect)
         _, head = spec.split(student)
-        repair = _HeadRepair(self, spec, frozen_copy(suspect), head, reference)
-        repair.begin(state)
+        repair = self.head_repair(frozen_copy(suspect), head, spec, state, reference)
         head.train(self.head_batchnorm == "train")
         optimizer = torch.optim.Adam(trainable(head), self.head_lr, self.head_betas)
         schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
-        losses = _Losses.zero()
+        losses = RepairLosses.zero()
         for _ in range(self.steps):
             losses = repair.losses()
             optimizer.zero_grad(set_to_none=True)
             repair.patches.zero_grad()
-            losses.total(self).backward()
+            losses.total(
+                consistency_weight=self.consistency_weight,
+                distortion_weight=self.distortion_weight,
+            ).backward()
             repair.patches.step()
             optimizer.step()
             schedule.step()
 
         details = losses.details() | repair.details()
-        return Sanitized(model=student.eval(), state=repair.state(), details=details)
+        carried = repair.state(warm_start=self.warm_start)
+        return Sanitized(model=student.eval(), state=carried, details=details)
 
-
-class _Losses(NamedTuple):
-    """The head's losses, scalars."""
-
-    fidelity: Tensor
-    """How far it is from the suspect's, on dummies."""
-    consistency: Tensor
-    """How far it is from ignoring patches."""
-    distortion: Tensor
-    """How far it is from ignoring active distortions."""
-
-    @classmethod
-    def zero(cls) -> Self:
-        """Return the losses of a perfect head."""
-        return cls(*torch.zeros(3))
-
-    def total(self, settings: DeepSanitizer) -> Tensor:
-        """Return what the head descends."""
-        loss = self.fidelity + settings.consistency_weight * self.consistency
-        return loss + settings.distortion_weight * self.distortion
-
-    def details(self) -> dict[str, float]:
-        """Return them for the record."""
-        return {name: loss.item() for name, loss in self._asdict().items()}
-
-
-class _HeadRepair:
-    """Dummies, patches, and what they do to the head that is repaired.
-
-    Args:
-        settings: of the repair.
-        spec: structure of the suspect.
-        suspect: frozen; its two parts are extractor and teacher.
-        head: the student's second part.
-        reference: an earlier model, or None.
-    """
-
-    def __init__(
+    def head_repair(
         self,
-        settings: DeepSanitizer,
-        spec: ModelSpec,
         suspect: nn.Module,
         head: nn.Module,
+        spec: ModelSpec,
+        state: State | None = None,
         reference: nn.Module | None = None,
-    ) -> None:
-        self.settings, self.spec = settings, spec
-        execution = Execution(settings.precision, suspect, spec.input_shape)
-        extractor, teacher = (part.eval() for part in spec.split(suspect))
-        self.extractor, self.teacher, self.head = (
-            CountingModel(execution.of(part), SHARE_OF_A_PART)
-            for part in (extractor, teacher, head)
+    ) -> HeadRepair:
+        """Make scenes and dummies for a student's head, and search the suspect, which is frozen."""
+        device = next(head.parameters()).device
+        execution = Execution(self.precision, suspect, spec.input_shape)
+        parts = (*(part.eval() for part in spec.split(suspect)), head)
+        extractor, teacher, student = (
+            CountingModel(execution.of(part), SHARE_OF_A_PART) for part in parts
         )
-        self.comparison = compared_with(reference, execution, spec.pixels)
-        self.device = next(head.parameters()).device
-        side = searched_side(settings.patch_size, spec.input_shape)
-        generator = PatchGenerator(
-            settings.latent_size, settings.generator_width, spec.input_shape[0], side
+        comparison = compared_with(reference, execution, spec.pixels)
+        side = searched_side(self.patch_size, spec.input_shape)
+        network = PatchGenerator(self.latent_size, self.generator_width, spec.input_shape[0], side)
+        patches = TrainedGenerator(network, self.generator_lr, device)
+        if self.warm_start and state is not None:
+            patches.load(state["patches"])
+        whole = nn.Sequential(extractor, teacher)
+        inputs = self.make_inputs(spec, whole)  # (N, C, H, W)
+        features = in_chunks(extractor, inputs)  # (N, ...)
+        pool = ScenePool(inputs, in_chunks(teacher, features))
+        dummies = self.make_dummies(teacher, features, pool.logits)
+        dummy_logits = in_chunks(teacher, dummies.features)  # (N, K)
+        distortions = ActiveDistortions(self.distortions, spec, self.distorted_share, device)
+        distortions.search(whole, pool, comparison, state)
+        return HeadRepair(
+            extractor=extractor,
+            teacher=teacher,
+            head=student,
+            pool=pool,
+            features=features,
+            dummies=dummies,
+            dummy_logits=dummy_logits,
+            patches=patches,
+            distortions=distortions,
+            comparison=comparison,
+            pixels=spec.pixels,
+            batch_size=self.batch_size,
+            shared=self.patch_location == "shared",
         )
-        self.patches = TrainedGenerator(generator, settings.generator_lr, self.device)
-        self.distortions = ActiveDistortions(
-            settings.distortions, spec, settings.distorted_share, self.device
-        )
-
-    def begin(self, state: State | None) -> None:
-        """Make scenes and dummies, and search the suspect for whole-image triggers."""
-        if self.settings.warm_start and state is not None:
-            self.patches.load(state["patches"])
-        suspect = nn.Sequential(self.extractor, self.teacher)
-        inputs = self.settings.make_inputs(self.spec, suspect)  # (N, C, H, W)
-        self.features = in_chunks(self.extractor, inputs)
-        """Of scenes, (N, ...)."""
-        self.floor = self.features.min()
-        """No feature falls below what scenes have."""
-        self.pool = ScenePool(inputs, in_chunks(self.teacher, self.features))
-        self.dummies = self.settings.make_dummies(self.teacher, self.features, self.pool.logits)
-        self.dummy_logits = in_chunks(self.teacher, self.dummies.features)
-        """The suspect's, (N, K)."""
-        self.distortions.search(suspect, self.pool, self.comparison, state)
-
-    def losses(self) -> _Losses:
-        """Return the losses of a step; their gradient serves the head and the patch generator."""
-        fidelity, consistency = self.patch_losses()
-        return _Losses(fidelity, consistency, self.distortion_loss())
-
-    def patch_losses(self) -> tuple[Tensor, Tensor]:
-        """Return how far the head is from the suspect's, and from ignoring patches.
-
-        The gradient of the second is reversed on its way to the generator, which moves the logits
-        that the head holds still.
-        """
-        chosen = self._draw(self.dummies.features, self.settings.batch_size)  # (B,)
-        dummies = self.dummies.features[chosen]  # (B, ...)
-        scenes = self._draw(self.pool.inputs, self.settings.batch_size)  # (B,)
-        patched = self._patched(scenes)  # (B, C, H, W)
-        perturbation = reverse_gradient(self._perturbation(patched, scenes))  # (B, ...)
-        by_nature = self.comparison.reaction(patched, self.pool.inputs[scenes])
-        by_nature = reverse_gradient(by_nature)  # (B, K), or 0
-        # In one pass: small batches of a head take almost as long as large ones.
-        both = self.head(torch.cat([dummies, self._perturbed(dummies, perturbation)]))
-        logits, perturbed = both.chunk(2)  # (B, K) each
-        fidelity = (logits - self.dummy_logits[chosen]).abs().mean()
-        return fidelity, squared_gain(perturbed - logits.detach() - by_nature)
-
-    def distortion_loss(self) -> Tensor:
-        """Return how far the head is from ignoring active whole-image triggers.
-
-        They are tried on the scenes themselves, whose features they change altogether: such a
-        difference means nothing when it is added to another image's features.
-        """
-        if not self.distortions.active:
-            return torch.zeros((), device=self.device)
-        with torch.no_grad():
-            inputs, _ = self.pool.sample(self.settings.batch_size)
-            changed, of, suspected = self.distortions.change(inputs)  # (D, ...) each
-            plain, distorted = self.extractor(inputs[of]), self.extractor(changed)
-            plain_logits = self.head(plain)  # (D, K)
-            by_nature = self.comparison.reaction(changed, inputs[of])  # (D, K), or 0
-        return gain_of_suspected(self.head(distorted) - plain_logits - by_nature, suspected)
-
-    def least_class_share(self) -> float:
-        """Return the smallest share of a class's dummies that the suspect puts into it."""
-        classes = self.dummies.classes
-        right = (self.dummy_logits.argmax(1) == classes).float()
-        return min(right[classes == label].mean().item() for label in classes.unique())
-
-    def details(self) -> dict[str, float]:
-        """Return what was found in the suspect, and the images that it took in all."""
-        parts = (self.extractor, self.teacher, self.head)
-        return self.distortions.details() | {
-            "least_class_share": self.least_class_share(),
-            "forward_images": sum(part.forward_images for part in parts)
-            + self.comparison.forward_images,
-        }
-
-    def state(self) -> State | None:
-        """Return what is active, and the generator of patches, if it is to be carried on."""
-        carried = {"patches": self.patches.state()} if self.settings.warm_start else {}
-        return {**carried, **self.distortions.state()} or None
-
-    def _patched(self, scenes: Tensor) -> Tensor:
-        """Return scenes of these indices (B,) with a patch each, normalised."""
-        patches = self.patches.sample(len(scenes))  # (B, C, side, side)
-        shared = self.settings.patch_location == "shared"
-        return add_patches(self.pool.inputs[scenes], patches, self.spec.pixels, shared=shared)
-
-    def _perturbation(self, patched: Tensor, scenes: Tensor) -> Tensor:
-        """Return what patches do to the features of scenes, (B, ...)."""
-        features: Tensor = self.extractor(patched)
-        return features - self.features[scenes]
-
-    def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:
-        return (dummies + perturbation).clamp(min=self.floor)
-
-    def _draw(self, rows: Tensor, num: int) -> Tensor:
-        return torch.randint(len(rows), (num,), device=self.device)

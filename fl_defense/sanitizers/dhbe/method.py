@@ -43,7 +43,7 @@ strongest patch, noise, warp and wave lift a class (`patch_gain`, `noise_gain`, 
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,17 +61,18 @@ from fl_defense.model.training import (
 )
 from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._generators import (
-    ImageGenerator,
     PatchGenerator,
     TrainedGenerator,
     one_cycle,
 )
-from fl_defense.sanitizers._reference import compared_with
+from fl_defense.sanitizers._losses import RepairLosses
+from fl_defense.sanitizers._reference import Comparison, compared_with
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.dhbe.adversaries import GeneratedPatches, PatchAdversary, PlacedPatches
+from fl_defense.sanitizers.dhbe.distillation import Consistency, Distillation, PatchEffect
+from fl_defense.sanitizers.dhbe.generators import GeneratorSettings
 from fl_defense.sanitizers.dhbe.images import DistillationImages, GeneratedImages
 from fl_defense.search.distortions import DistortionSettings
-from fl_defense.search.effects import excess_gain, gain_of_suspected, squared_gain
 from fl_defense.search.patches import PatchSearch, PatchSearchSettings, searched_side
 from fl_defense.state import State
 from fl_defense.surrogates.familiarity import draw_familiar
@@ -87,43 +88,6 @@ from fl_defense.validation import (
 
 CLASSES_OF_TOLERANCE = 10
 """Fewest classes of the networks that the tolerated gain was set with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorSettings:
-    """The paper's generators, used where images or patches are generated."""
-
-    lr: float = 1e-2
-    """Adam's learning rate for the image generator and the patch generator."""
-    latent_size: int = 64
-    """Length of the generators' random input."""
-    width: int = 16
-    """Filters of the generators' last convolution (ngf)."""
-    total_variation_weight: float = 1e-4
-    """Weight of the image generator's smoothness (w2), for a batch of 256 3x32x32 images."""
-    patch_location: Literal["per-image", "shared"] = "per-image"
-    """Place a generated patch anew on each image, or once per batch as in the paper."""
-    clip_pixels: bool = True
-    """Clip images with generated patches to [0, 1]; the paper does not."""
-
-    def __post_init__(self) -> None:
-        require_declared(self)
-        require_at_least(self, latent_size=1, width=1, total_variation_weight=0)
-        require_positive(self, "lr")
-
-    def patches(
-        self, spec: ModelSpec, side: int, device: torch.device, milestones: list[int]
-    ) -> TrainedGenerator[PatchGenerator]:
-        """Return an untrained generator of patches of so many pixels a side."""
-        network = PatchGenerator(self.latent_size, self.width, spec.input_shape[0], side)
-        return TrainedGenerator(network, self.lr, device, milestones)
-
-    def images(
-        self, spec: ModelSpec, device: torch.device, milestones: list[int]
-    ) -> TrainedGenerator[ImageGenerator]:
-        """Return an untrained generator of network inputs."""
-        network = ImageGenerator(self.latent_size, self.width, spec.input_shape)
-        return TrainedGenerator(network, self.lr, device, milestones)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +126,7 @@ class DHBE(Sanitizer):
     """Side of the searched patch in pixels, 3 to the whole image."""
     patched_share: float = 0.33
     """Share of a batch's images that are patched for the student, in (0, 1]."""
-    consistency: Literal["excess", "squared", "absolute"] = "excess"
+    consistency: Consistency = "excess"
     """What counts of a patch's effect on the logits: the largest gain beyond `tolerated_gain`, all
     gains, squared, or every change as in the paper."""
     tolerated_gain: float = 1.0
@@ -274,17 +238,17 @@ class DHBE(Sanitizer):
         self.check(suspect, spec)
         student = copy.deepcopy(suspect).train(self.student_batchnorm == "train")
         parameters = trainable(student)
-        loop = _Distillation(self, spec, frozen_copy(suspect), student, reference)
+        loop = self.distillation(frozen_copy(suspect), student, spec, reference)
         loop.begin(state)
         descent, schedule = self._optimizer(parameters)
 
-        losses = _Losses.zero()
+        losses = RepairLosses.zero()
         for _ in range(self.iterations):
             require_gradients(parameters, True)
             for _ in range(self.student_steps):
                 losses = loop.student_losses()
                 descent.zero_grad(set_to_none=True)
-                losses.total(self).backward()
+                self._total(losses).backward()
                 descent.step()
                 schedule.step()
             require_gradients(parameters, False)
@@ -294,6 +258,37 @@ class DHBE(Sanitizer):
         require_gradients(parameters, True)
         details = losses.details() | loop.details()
         return Sanitized(model=student.eval(), state=loop.state(), details=details)
+
+    def distillation(
+        self,
+        suspect: nn.Module,
+        student: nn.Module,
+        spec: ModelSpec,
+        reference: nn.Module | None = None,
+    ) -> Distillation:
+        """Return the game of a frozen teacher and a student, before anything was searched."""
+        device = next(student.parameters()).device
+        execution = Execution(self.precision, suspect, spec.input_shape)
+        teacher = CountingModel(execution.of(suspect))
+        comparison = compared_with(reference, execution, spec.pixels)
+        generator = None
+        if self.patch_search == "generator":
+            generator = self.generators.patches(spec, self.patch_size, device, self.milestones())
+        images = self._images(teacher, spec, device)
+        deviations = self.tolerated_gain if reference is None else self.tolerated_over_reference
+        spread = 1.0 if images.pool is None else comparison.spread(images.pool)
+        effect = PatchEffect(self.consistency, self._tolerated(deviations, spread, spec))
+        return Distillation(
+            teacher,
+            CountingModel(execution.of(student)),
+            images,
+            self._patches(generator, images, comparison, effect, spec, device),
+            ActiveDistortions(self.distortions, spec, self.distorted_share, device),
+            comparison,
+            effect,
+            patched_share=self.patched_share,
+            warm_start=self.warm_start,
+        )
 
     def milestones(self) -> list[int]:
         """Return the steps after which the paper's learning rates fall, of an outer iteration."""
@@ -315,198 +310,56 @@ class DHBE(Sanitizer):
             return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, _milestones(steps))
         return optimizer, one_cycle(optimizer, self.student_lr, steps)
 
-
-class _Losses(NamedTuple):
-    """The student's losses, scalars."""
-
-    fidelity: Tensor
-    """How far its logits are from the teacher's."""
-    consistency: Tensor
-    """How far it is from ignoring patches."""
-    distortion: Tensor
-    """How far it is from ignoring active distortions."""
-
-    @classmethod
-    def zero(cls) -> Self:
-        """Return the losses of a perfect student."""
-        return cls(*torch.zeros(3))
-
-    def total(self, settings: DHBE) -> Tensor:
-        """Return what the student descends."""
-        loss = self.fidelity + settings.consistency_weight * self.consistency
-        return loss + settings.distortion_weight * self.distortion
-
-    def details(self) -> dict[str, float]:
-        """Return them for the record."""
-        return {name: loss.item() for name, loss in self._asdict().items()}
-
-
-class _Distillation:
-    """Teacher, student, their adversaries, and the student's losses (paper, eq. of the S-step).
-
-    Distances are taken on raw logits, means over batch and classes.
-    """
-
-    def __init__(
-        self,
-        settings: DHBE,
-        spec: ModelSpec,
-        teacher: nn.Module,
-        student: nn.Module,
-        reference: nn.Module | None = None,
-    ) -> None:
-        self.settings, self.spec = settings, spec
-        execution = Execution(settings.precision, teacher, spec.input_shape)
-        self.teacher = CountingModel(execution.of(teacher))
-        self.student = CountingModel(execution.of(student))
-        self.comparison = compared_with(reference, execution, spec.pixels)
-        self.device = next(student.parameters()).device
-        self.images, self.patches = (
-            self._generated_patches()
-            if settings.patch_search == "generator"
-            else self._placed_patches()
-        )
-        self.tolerated = self._tolerated(settings.tolerated_gain)
-        """Gain that no patch is blamed for, in logits."""
-        if reference is not None:
-            self.tolerated = self._tolerated(settings.tolerated_over_reference)
-        self.distortions = ActiveDistortions(
-            settings.distortions, spec, settings.distorted_share, self.device
+    def _total(self, losses: RepairLosses) -> Tensor:
+        return losses.total(
+            consistency_weight=self.consistency_weight, distortion_weight=self.distortion_weight
         )
 
-    @property
-    def adversaries(self) -> list[PatchAdversary | GeneratedImages]:
-        """All that search against the student, in their order."""
-        generated = [] if self.images.generated is None else [self.images.generated]
-        if isinstance(self.patches, PlacedPatches):
-            return [self.patches, *generated]
-        return [*generated, self.patches]
-
-    def begin(self, state: State | None) -> None:
-        """Search the teacher, from where the round before has left off if that was carried."""
-        if self.settings.warm_start and state is not None:
-            self._load(state)
-        self.patches.begin(self.teacher)
-        if self.images.pool is not None:
-            self.distortions.search(self.teacher, self.images.pool, self.comparison, state)
-
-    def student_losses(self) -> _Losses:
-        """Return how far the student is from the teacher, and from ignoring patch and distortions.
-
-        The target under both is the student's own answer without them, held fixed.
-        """
-        with torch.no_grad():
-            batch = self.images.draw()
-            patched_of = self._choose_patched(len(batch.inputs))  # (P,)
-            patched = self.patches.patch(batch.inputs[patched_of])  # (P, C, H, W)
-            scenes = batch.inputs[: len(batch.scenes)]
-            distorted, distorted_of, suspected = self.distortions.change(scenes)  # (D, ...) each
-            teacher_logits = self.images.teacher_logits(batch)  # (B, K)
-            changed, changed_of = (
-                torch.cat([patched, distorted]),
-                torch.cat([patched_of, distorted_of]),
-            )
-            by_nature = self.comparison.reaction(changed, batch.inputs[changed_of])
-        logits = self.student(batch.inputs)  # (B, K)
-        change = self.student(changed) - logits.detach()[changed_of] - by_nature  # (P + D, K)
-        by_patch, by_distortion = change.split([len(patched), len(distorted)])
-        return _Losses(
-            fidelity=(logits - teacher_logits).abs().mean(),
-            consistency=self.effect(by_patch),
-            distortion=gain_of_suspected(by_distortion, suspected),
-        )
-
-    def effect(self, change: Tensor) -> Tensor:
-        """Measure by how much patches changed the logits (B, K): a scalar."""
-        if self.settings.consistency == "excess":
-            return excess_gain(change, self.tolerated)
-        if self.settings.consistency == "squared":
-            return squared_gain(change)
-        return change.abs().mean()
-
-    def details(self) -> dict[str, float]:
-        """Return what was found in the teacher, and the images that it took in all."""
-        passed = self.teacher.forward_images + self.student.forward_images
-        passed += self.comparison.forward_images
-        found = self.patches.details() | self.distortions.details()
-        return found | {"forward_images": passed}
-
-    def state(self) -> State | None:
-        """Return what is active, and patches or generators, if they are to be carried on."""
-        carried: dict[str, Any] = {}
-        if self.settings.warm_start:
-            carried = {name: each.state() for name, each in self._carried().items()}
-        return {**carried, **self.distortions.state()} or None
-
-    def _load(self, state: State) -> None:
-        for name, adversary in self._carried().items():
-            adversary.load(state[name])
-
-    def _carried(self) -> dict[str, PatchAdversary | GeneratedImages]:
-        generated = self.images.generated
-        images = {} if generated is None else {"images": generated}
-        return {**images, "patches": self.patches}
-
-    def _placed_patches(self) -> tuple[DistillationImages, PatchAdversary]:
-        settings, shape = self.settings, self.spec.input_shape
-        images = self._make_images()
-        assert images.pool is not None
-        search = PatchSearch(settings.places, shape, settings.patch_size, self.device)
-        pixels, size = self.spec.pixels, settings.batch_size
-        return images, PlacedPatches(search, images.pool, pixels, self.comparison, batch_size=size)
-
-    def _generated_patches(self) -> tuple[DistillationImages, PatchAdversary]:
-        settings, generators = self.settings, self.settings.generators
-        generator = generators.patches(
-            self.spec, settings.patch_size, self.device, settings.milestones()
-        )
-        images = self._make_images()
-        return images, GeneratedPatches(
-            generator,
-            images,
-            self.spec.pixels,
-            self.effect,
-            shared=generators.patch_location == "shared",
-            clip=generators.clip_pixels,
-        )
-
-    def _make_images(self) -> DistillationImages:
+    def _images(
+        self, teacher: nn.Module, spec: ModelSpec, device: torch.device
+    ) -> DistillationImages:
         """Return batches of scenes, of generated images, or of both."""
-        settings, generators = self.settings, self.settings.generators
-        num_scenes = round(settings.scene_share * settings.batch_size)
+        num_scenes = round(self.scene_share * self.batch_size)
         generated = pool = None
-        if settings.scene_share < 1:
+        if self.scene_share < 1:
             generated = GeneratedImages(
-                generators.images(self.spec, self.device, settings.milestones()),
-                self.teacher,
-                num=settings.batch_size - num_scenes,
-                batch_size=settings.batch_size,
-                total_variation_weight=generators.total_variation_weight,
+                self.generators.images(spec, device, self.milestones()),
+                teacher,
+                num=self.batch_size - num_scenes,
+                batch_size=self.batch_size,
+                total_variation_weight=self.generators.total_variation_weight,
             )
-        if settings.scene_share > 0:
-            inputs = draw_familiar(
-                Scenes(),
-                self.teacher,
-                self.spec,
-                settings.num_scenes,
-                settings.candidates_per_image,
-            )
-            pool = ScenePool(inputs, in_chunks(self.teacher, inputs))
-        return DistillationImages(pool, num_scenes, generated, self.teacher)
+        if self.scene_share > 0:
+            num, candidates = self.num_scenes, self.candidates_per_image
+            inputs = draw_familiar(Scenes(), teacher, spec, num, candidates)
+            pool = ScenePool(inputs, in_chunks(teacher, inputs))
+        return DistillationImages(pool, num_scenes, generated, teacher)
 
-    def _tolerated(self, deviations: float) -> float:
+    def _patches(
+        self,
+        generator: TrainedGenerator[PatchGenerator] | None,
+        images: DistillationImages,
+        comparison: Comparison,
+        effect: PatchEffect,
+        spec: ModelSpec,
+        device: torch.device,
+    ) -> PatchAdversary:
+        if generator is not None:
+            shared, clip = self.generators.patch_location == "shared", self.generators.clip_pixels
+            return GeneratedPatches(
+                generator, images, spec.pixels, effect, shared=shared, clip=clip
+            )
+        assert images.pool is not None
+        search = PatchSearch(self.places, spec.input_shape, self.patch_size, device)
+        return PlacedPatches(
+            search, images.pool, spec.pixels, comparison, batch_size=self.batch_size
+        )
+
+    def _tolerated(self, deviations: float, spread: float, spec: ModelSpec) -> float:
         """Return a tolerated gain in logits."""
         # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
-        few = math.sqrt(min(1.0, self.spec.num_classes / CLASSES_OF_TOLERANCE))
-        pool = self.images.pool
-        return deviations * (1.0 if pool is None else self.comparison.spread(pool)) * few
-
-    def _choose_patched(self, num: int) -> Tensor:
-        """Return which of `num` inputs are patched, indices."""
-        num_patched = max(1, round(self.settings.patched_share * num))
-        if num_patched == num:
-            return torch.arange(num, device=self.device)
-        return torch.randperm(num, device=self.device)[:num_patched]
+        few = math.sqrt(min(1.0, spec.num_classes / CLASSES_OF_TOLERANCE))
+        return deviations * spread * few
 
 
 def _milestones(steps: int) -> list[int]:

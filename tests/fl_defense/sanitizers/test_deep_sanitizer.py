@@ -12,7 +12,7 @@ from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
-from fl_defense.sanitizers.deep_sanitizer.method import _HeadRepair
+from fl_defense.sanitizers.deep_sanitizer.head_repair import HeadRepair
 from fl_defense.search.noise import Noise
 from simulations.models.resnet import ResNet
 from simulations.models.small_cnn import SmallCNN
@@ -21,13 +21,11 @@ from tests.backdoored import Backdoored
 TINY = DeepSanitizer(steps=2, batch_size=8, num_dummies=40, balancing_steps=2, patch_size=3)
 
 
-def repair_of(settings: DeepSanitizer, model: nn.Module, spec: ModelSpec) -> _HeadRepair:
+def repair_of(settings: DeepSanitizer, model: nn.Module, spec: ModelSpec) -> HeadRepair:
     torch.manual_seed(0)
     suspect = copy.deepcopy(model).eval().requires_grad_(False)
     _, head = spec.split(copy.deepcopy(model).eval())
-    found = _HeadRepair(settings, spec, suspect, head)
-    found.begin(None)
-    return found
+    return settings.head_repair(suspect, head, spec)
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

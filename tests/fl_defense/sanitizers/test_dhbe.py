@@ -16,8 +16,9 @@ from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers._generators import place_patches
 from fl_defense.sanitizers.dhbe.adversaries import GeneratedPatches
+from fl_defense.sanitizers.dhbe.distillation import Distillation
+from fl_defense.sanitizers.dhbe.generators import GeneratorSettings
 from fl_defense.sanitizers.dhbe.images import total_variation
-from fl_defense.sanitizers.dhbe.method import GeneratorSettings, _Distillation
 from fl_defense.search.effects import excess_gain
 from fl_defense.search.noise import Noise
 from fl_defense.search.patches import searched_side
@@ -40,20 +41,20 @@ def spec_of(shape: tuple[int, int, int], num_classes: int = 3) -> ModelSpec:
 
 def distillation(
     settings: DHBE, shape: tuple[int, int, int] = (3, 12, 12), num_classes: int = 3
-) -> _Distillation:
+) -> Distillation:
     torch.manual_seed(0)
     spec = spec_of(shape, num_classes)
     return begun(settings, spec, spec.build().eval().requires_grad_(False))
 
 
-def begun(settings: DHBE, spec: ModelSpec, teacher: nn.Module) -> _Distillation:
+def begun(settings: DHBE, spec: ModelSpec, teacher: nn.Module) -> Distillation:
     student = copy.deepcopy(teacher).requires_grad_(True)
-    loop = _Distillation(settings, spec, teacher, student)
+    loop = settings.distillation(teacher, student, spec)
     loop.begin(None)
     return loop
 
 
-def raw(loop: _Distillation) -> nn.Module:
+def raw(loop: Distillation) -> nn.Module:
     """Return the student without what counts and lays out."""
     student = loop.student.network.network
     assert isinstance(student, nn.Module)
@@ -62,7 +63,7 @@ def raw(loop: _Distillation) -> nn.Module:
 
 def test_patches_are_added_in_pixel_space() -> None:
     loop = distillation(replace(GENERATOR, generators=GeneratorSettings(clip_pixels=False)))
-    pixels, adversary = loop.spec.pixels, loop.patches
+    pixels, adversary = loop.patches.pixels, loop.patches
     assert isinstance(adversary, GeneratedPatches)
     inputs = loop.images.draw().inputs
     torch.manual_seed(1)
@@ -77,7 +78,7 @@ def test_patches_are_added_in_pixel_space() -> None:
 def test_clipped_patches_leave_legal_pixels(search: Any) -> None:
     loop = distillation(DHBE(num_scenes=8, patch_size=3, patch_search=search))
     patched = loop.patches.patch(loop.images.draw().inputs)
-    images = loop.spec.pixels.denormalize(patched)
+    images = loop.patches.pixels.denormalize(patched)
     assert images.min() > -1e-6
     assert images.max() < 1 + 1e-6
 
@@ -259,7 +260,7 @@ def test_a_patch_that_flips_every_answer_is_not_tolerated(num_classes: int) -> N
     # The cheapest flip to class 0: half the margin down and half of it up.
     moved = -sure[1:] / 2
     moved[:, 0] += 2
-    assert excess_gain(moved, loop.tolerated / spread * pool.spread()) > 0.1
+    assert excess_gain(moved, loop.effect.tolerated / spread * pool.spread()) > 0.1
 
 
 def test_a_cold_start_carries_nothing(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
