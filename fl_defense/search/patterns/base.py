@@ -70,8 +70,3 @@ class Pattern:
     def picture(self, shape: tuple[int, int, int]) -> Tensor:
         """Return what it does to a gray image, (C, H, W) in [0, 1], on the CPU."""
         return self.apply(torch.full((1, *shape), 0.5))[0].clamp(0, 1)
-
-
-def whole_image(shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """Return the place of a pattern that covers images of (C, H, W)."""
-    return 0, 0, shape[1], shape[2]

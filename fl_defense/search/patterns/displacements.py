@@ -1,18 +1,17 @@
 """Smooth warps of the whole image, given by a coarse grid of displacements."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fl_defense.search.patterns.base import whole_image
-from fl_defense.validation import require, require_at_least, require_declared, require_positive
+from fl_defense.search.patterns.whole_image import WholeImage
+from fl_defense.validation import require, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class Displacements:
+class Displacements(WholeImage):
     """The grid's displacements are free; between its points they are interpolated."""
 
     grid: int = 5
@@ -25,10 +24,8 @@ class Displacements:
     """Gain, in spreads of the logits, beyond which a reply stands out from the others."""
 
     def __post_init__(self) -> None:
-        require_declared(self)
-        require(0 < self.amplitude <= 1, "amplitude", "in (0, 1]", self.amplitude)
-        require_at_least(self, grid=2, starts=1)
-        require_positive(self, "bar")
+        super().__post_init__()
+        require_at_least(self, grid=2)
 
     @property
     def name(self) -> str:
@@ -39,11 +36,6 @@ class Displacements:
         """Refuse images of fewer pixels than the grid has points."""
         side = min(shape[1:])
         require(self.grid <= side, "grid", f"at most the image's side of {side}", self.grid)
-
-    def num_starts(self, shape: tuple[int, int, int]) -> int:
-        """Return the number of restarts."""
-        del shape
-        return self.starts
 
     def code_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
         """Return the shape of a grid, (2, grid, grid)."""
@@ -62,15 +54,3 @@ class Displacements:
         moved = 2 * self.amplitude * field.permute(0, 2, 3, 1)
         sample_at = (torch.stack([x, y], -1) + moved).clamp(-1, 1)
         return functional.grid_sample(images, sample_at, align_corners=True).clamp(0, 1)
-
-    def place(self, shape: tuple[int, int, int], start: int) -> tuple[int, int, int, int]:
-        """Return the whole image."""
-        del start
-        return whole_image(shape)
-
-    def starts_near(
-        self, shape: tuple[int, int, int], places: Sequence[tuple[int, int, int, int]]
-    ) -> Tensor:
-        """Return all restarts."""
-        del places
-        return torch.arange(self.num_starts(shape))

@@ -1,18 +1,17 @@
 """Smooth patterns over the whole image: a sum of its lowest cosine waves."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fl_defense.search.patterns.base import whole_image
-from fl_defense.validation import require, require_at_least, require_declared, require_positive
+from fl_defense.search.patterns.whole_image import WholeImage
+from fl_defense.validation import require, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowFrequency:
+class LowFrequency(WholeImage):
     """The coefficients of the lowest waves are free: stripes of any phase and direction are sums.
 
     The basis is that of the discrete cosine transform, whose waves have half periods.
@@ -28,10 +27,8 @@ class LowFrequency:
     """Gain, in spreads of the logits, beyond which a reply stands out from the others."""
 
     def __post_init__(self) -> None:
-        require_declared(self)
-        require(0 < self.amplitude <= 1, "amplitude", "in (0, 1]", self.amplitude)
-        require_at_least(self, waves=2, starts=1)
-        require_positive(self, "bar")
+        super().__post_init__()
+        require_at_least(self, waves=2)
 
     @property
     def name(self) -> str:
@@ -42,11 +39,6 @@ class LowFrequency:
         """Refuse images of fewer pixels than waves."""
         side = min(shape[1:])
         require(self.waves <= side, "waves", f"at most the image's side of {side}", self.waves)
-
-    def num_starts(self, shape: tuple[int, int, int]) -> int:
-        """Return the number of restarts."""
-        del shape
-        return self.starts
 
     def code_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
         """Return the shape of the coefficients, (C, waves, waves)."""
@@ -60,18 +52,6 @@ class LowFrequency:
         summed = torch.einsum("bcij,ih,jw->bchw", codes, rows, columns)
         largest = summed.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
         return (images + self.amplitude * summed / largest).clamp(0, 1)
-
-    def place(self, shape: tuple[int, int, int], start: int) -> tuple[int, int, int, int]:
-        """Return the whole image."""
-        del start
-        return whole_image(shape)
-
-    def starts_near(
-        self, shape: tuple[int, int, int], places: Sequence[tuple[int, int, int, int]]
-    ) -> Tensor:
-        """Return all restarts."""
-        del places
-        return torch.arange(self.num_starts(shape))
 
 
 def _cosines(length: int, num: int) -> Tensor:
