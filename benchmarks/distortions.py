@@ -21,6 +21,7 @@ from benchmarks import RESULTS
 from benchmarks.inspections import SMALL
 from benchmarks.repair import root_of
 from benchmarks.victims import Farm, Setting, say
+from fl_defense.atomic_write import replace_file
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.training import frozen_copy, seeded
 from fl_defense.search.distortions import DistortionSearch, DistortionSettings, Measurement
@@ -70,7 +71,7 @@ def main() -> None:
         identity = {name: getattr(setting, name) for name in ("data", "model", "trigger", "seed")}
         if not any(identity.items() <= row.items() for row in rows):
             rows.append(identity | search(farm, setting))
-            arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
     say(table(rows))
 
 

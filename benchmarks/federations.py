@@ -24,6 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
+from fl_defense.atomic_write import replace_file
 from simulations.federation.run import run_scenario
 from simulations.measurement.metrics import columns
 from simulations.scenario.load import load_scenario
@@ -104,7 +105,7 @@ def main() -> None:
             ]
             put(results, variant, result.summary | {"by_round": rounds})
             # Written after every run: an interrupted benchmark keeps what it has measured.
-            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            replace_file(out, (json.dumps(results, indent=1) + "\n").encode())
             print(row(f"{variant}, seed {seed}", [result.summary]), flush=True)  # noqa: T201
     print(table(results))  # noqa: T201
 

@@ -23,6 +23,7 @@ import torch
 
 from benchmarks import RESULTS
 from benchmarks.victims import MODELS, Farm, Setting, say
+from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import FreeEagle, Inspection, TriggerSearch
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.suspicion import calibrated_bound
@@ -76,7 +77,7 @@ def main() -> None:
                     rows.append(identity | inspect(farm, setting, INSPECTIONS[name]))
                     # Written after every row: an interrupted benchmark keeps what it measured.
                     text = json.dumps(rows, indent=1) + "\n"
-                    arguments.out.write_text(text, encoding="utf-8")
+                    replace_file(arguments.out, text.encode())
     say(table(current(rows)))
 
 

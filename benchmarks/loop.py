@@ -24,6 +24,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
+from fl_defense.atomic_write import replace_file
 from fl_defense.rounds.records import RoundRecord
 from simulations.federation.run import run_scenario
 from simulations.measurement.measured_round import MeasuredRound
@@ -109,7 +110,7 @@ def save(run: dict[str, Any]) -> None:
     others = [old for old in load() if (old["row"], old["seed"]) != (run["row"], run["seed"])]
     order = list(ROWS)
     runs = sorted([*others, run], key=lambda each: (order.index(each["row"]), each["seed"]))
-    OUT.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    replace_file(OUT, (json.dumps(runs, indent=1) + "\n").encode())
 
 
 def measure(row: str, seed: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ import torch
 from benchmarks import RESULTS
 from benchmarks.repair import root_of
 from benchmarks.victims import Farm, Setting, say
+from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.gate import DoNoHarmGate
@@ -84,7 +85,7 @@ def main() -> None:
                 row = identity | {"label": arguments.label} | measure(farm, setting, DEFENSES[name])
                 rows.append(row)
                 # Written after every row: an interrupted benchmark keeps what it measured.
-                arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
                 say(f"{kind}, seed {seed}, {name}: {cell([row])}, {row['seconds']:.0f} s")
     say(table(rows))
 

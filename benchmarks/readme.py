@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.report import load
+from fl_defense.atomic_write import replace_file
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -31,7 +32,7 @@ def main() -> None:
     """Replace the table in the README."""
     table = "\n".join([HEAD, "|" + "---|" * 6, *federations(), *single_models()])
     text = README.read_text(encoding="utf-8")
-    README.write_text(BLOCK.sub(rf"\g<1>{table}\n\g<2>", text), encoding="utf-8")
+    replace_file(README, (BLOCK.sub(rf"\g<1>{table}\n\g<2>", text)).encode())
 
 
 def federations() -> Iterator[str]:

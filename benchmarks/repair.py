@@ -35,6 +35,7 @@ from benchmarks import RESULTS
 from benchmarks.controls import OracleFeatures, OtherData, OwnData
 from benchmarks.defenses import LEVER_GROUPS, LEVERS, SANITIZERS, changed
 from benchmarks.victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
+from fl_defense.atomic_write import replace_file
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.sanitizers import Sanitizer, apply_sanitizer
@@ -105,9 +106,9 @@ def main() -> None:
                         continue
                     rows = [old for old in rows if not _same_place(old, row)] + [row]
                     # Written after every row: an interrupted benchmark keeps what it measured.
-                    arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                    replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
                     say(line([row]))
-    arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
     say(table(rows))
 
 

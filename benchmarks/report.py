@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, distortions, federations, inspections, loop, repair, speed
 from benchmarks import server as server_cost
+from fl_defense.atomic_write import replace_file
 from fl_defense.search.noise import Noise
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
@@ -69,7 +70,7 @@ def main() -> None:
         server(),
     ]
     page = "\n".join(section.rstrip() + "\n" for section in sections if section)
-    PAGE.write_text(page, encoding="utf-8")
+    replace_file(PAGE, page.encode())
 
 
 def federation(name: str) -> str:

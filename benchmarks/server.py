@@ -30,6 +30,7 @@ from torch import nn
 
 from benchmarks import RESULTS
 from fl_defense import CheckpointFile, ModelSpec, NoDefense, SanitizingStrategy, Schedule
+from fl_defense.atomic_write import replace_file
 from fl_defense.screens import NormClipping
 from simulations.engines.in_process import set_task_identity
 
@@ -102,7 +103,7 @@ def main() -> None:
             row["cpu_ratio"] = row["cpu_seconds"] / alone["cpu_seconds"]
             row["memory_ratio"] = row["peak_models"] / alone["peak_models"]
             rows.append({"kind": kind, "weights": arguments.weights, "replies": replies, **row})
-    arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
     sys.stdout.write(table(rows) + "\n")
 
 

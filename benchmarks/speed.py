@@ -29,6 +29,7 @@ from torch.nn import functional
 from benchmarks import RESULTS
 from benchmarks.defenses import SANITIZERS, changed
 from benchmarks.victims import MODELS, say
+from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec
@@ -151,7 +152,7 @@ def main() -> None:
         same = ("model", "shape", "device")
         place = [result[name] for name in same]
         results = [old for old in results if [old[name] for name in same] != place] + [result]
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        replace_file(arguments.out, (json.dumps(results, indent=1) + "\n").encode())
     say(table(results))
 
 

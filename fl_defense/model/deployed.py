@@ -54,6 +54,14 @@ def answers_finite(classify: nn.Module, batches: Iterable[Tensor]) -> Tensor:
         return torch.cat([classify(batch).isfinite().all(dim=1) for batch in batches]).cpu()
 
 
+@torch.no_grad()
+def answers_alike(classify: nn.Module, batches: Iterable[Tensor]) -> bool:
+    """Tell whether a model answers all images with the same logits: it looks at none."""
+    with in_eval_mode(classify):
+        logits = torch.cat([classify(batch) for batch in batches])
+    return bool((logits == logits[:1]).all())
+
+
 def _classes(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1).where(logits.isfinite().all(dim=1), NO_CLASS)
 

@@ -6,23 +6,36 @@ beside an optimizer's state).
 """
 
 import copy
+import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from fl_defense.atomic_write import replace_file
+from fl_defense.model.archives import ArchiveError, check_torch_file
+from fl_defense.model.batchnorm import non_negative_buffers
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.wrappers import wrapper_prefix
 
 PROGRAM_SUFFIX = ".pt2"
 TORCH_SUFFIXES = (".pt", ".pth")
 SAFETENSORS_SUFFIX = ".safetensors"
+SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)
+"""Of files of weights."""
+DTYPES = frozenset(
+    {
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+    }
+)
+"""In which weights and counters are stored."""
 MOST_MISFITS_TOLD = 4
 """Differences between a file and a model that are told one by one."""
 
@@ -44,14 +57,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == SAFETENSORS_SUFFIX:
             return load_file(path)
+        check_torch_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, EOFError, RuntimeError, OSError) as error:
-        raise ModelFileError(f"{path}: cannot be read ({_one_line(error)})") from error
+    except ArchiveError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     except pickle.UnpicklingError as error:
-        raise ModelFileError(
-            f"{path}: holds more than weights, which could run code when loaded, or is damaged; "
-            "save model.state_dict() instead of the model"
-        ) from error
+        raise ModelFileError(f"{path}: holds more than weights, or is damaged") from error
+    except Exception as error:  # a damaged file may raise anything
+        raise ModelFileError(f"{path}: cannot be read ({_one_line(error)})") from error
     return _state_dict_in(content, path)
 
 
@@ -59,10 +72,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     """Put weights into a model; their names may have the prefix of a wrapper (`WRAPPERS`).
 
     Raises:
-        ModelFileError: if a name or shape differs or a value is not finite; the first few are named
-            after `path`.
+        ModelFileError: if a name or shape differs, a value is not finite or a variance is negative;
+            the first few are named after `path`.
     """
-    expected = model.state_dict()
+    expected, non_negative = model.state_dict(), non_negative_buffers(model)
     prefix = wrapper_prefix(weights, expected)
     weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     misfits = []
@@ -70,8 +83,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
         wanted, got = expected.get(name), weights.get(name)
         if got is None or wanted is None or got.shape != wanted.shape:
             misfits.append(f"{name!r} must be {_form(wanted)}, got {_form(got)}")
+        elif got.dtype not in DTYPES or got.layout != torch.strided or got.is_meta:
+            misfits.append(f"{name!r} must hold plain real numbers, got {_kind(got)}")
         elif not torch.isfinite(got).all():
             misfits.append(f"{name!r} must be finite, got NaN or Inf")
+        elif name in non_negative and (got < 0).any():
+            misfits.append(f"{name!r} must not be negative, got {got.min().item():g}")
     if misfits:
         told = ", ".join(islice(misfits, MOST_MISFITS_TOLD))
         rest = len(misfits) - MOST_MISFITS_TOLD
@@ -96,13 +113,8 @@ def write_weights(path: Path, model: nn.Module, *, like: Mapping[str, Tensor]) -
         .clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
     }
-    try:
-        if path.suffix == SAFETENSORS_SUFFIX:
-            save_file(weights, path)
-        else:
-            torch.save(weights, path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelFileError(f"{path}: cannot be written ({_one_line(error)})") from error
+    is_safetensors = path.suffix == SAFETENSORS_SUFFIX
+    _write(path, save(weights) if is_safetensors else _as_bytes(torch.save, weights))
 
 
 def export_deployed(path: Path, deployed: DeployedModel, input_shape: tuple[int, int, int]) -> None:
@@ -131,10 +143,7 @@ def export_deployed(path: Path, deployed: DeployedModel, input_shape: tuple[int,
             f"{path}: the model cannot be exported ({_one_line(error)}); keep decisions that "
             "depend on tensors out of its forward"
         ) from error
-    try:
-        torch.export.save(program, path)
-    except (OSError, RuntimeError) as error:
-        raise ModelFileError(f"{path}: cannot be written ({_one_line(error)})") from error
+    _write(path, _as_bytes(torch.export.save, program))
 
 
 def check_suffix(path: Path) -> None:
@@ -143,10 +152,9 @@ def check_suffix(path: Path) -> None:
     Raises:
         ModelFileError: if the suffix is none of those known.
     """
-    known = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)
-    if path.suffix not in known:
+    if path.suffix not in SUFFIXES:
         raise ModelFileError(
-            f"{path}: must end in one of {', '.join(known)}, got {path.suffix or 'no suffix'!r}"
+            f"{path}: must end in one of {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'!r}"
         )
 
 
@@ -170,6 +178,24 @@ def _is_state_dict(content: object) -> bool:
         and len(content) > 0
         and all(isinstance(value, Tensor) for value in content.values())
     )
+
+
+def _as_bytes(save_into: Callable[[Any, io.BytesIO], None], value: object) -> bytes:
+    buffer = io.BytesIO()
+    save_into(value, buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _kind(value: Tensor) -> str:
+    dtype = str(value.dtype).removeprefix("torch.")
+    return dtype if value.layout == torch.strided else f"{value.layout} {dtype}"
 
 
 def _form(value: Tensor | None) -> str:

@@ -1,12 +1,12 @@
 """What is written down about a round: one JSON line each, flushed as it happens."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from fl_defense.atomic_write import append_line
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.repairer import RepairOutcome
 from fl_defense.rounds.verdict import Word
@@ -144,10 +144,7 @@ Read = TypeVar("Read")
 
 def append_record(path: Path, record: Line) -> None:
     """Append one line to a .jsonl file and force it to disk: a crash loses no finished round."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(record.to_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, record.to_json())
 
 
 def read_records(path: Path) -> list[RoundRecord]:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import wrap
 
+from fl_defense.atomic_write import replace_file
 from fl_defense.facts import Facts
 from fl_defense.inspections import INSPECTIONS
 from fl_defense.sanitizers import SANITIZERS
@@ -40,7 +41,7 @@ def main() -> None:
         return
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(generated_files()[path], encoding="utf-8")
+        replace_file(path, generated_files()[path].encode())
 
 
 def read(path: Path) -> str | None:

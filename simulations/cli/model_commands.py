@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from simulations.cli.outputs import Force, check_output
 from simulations.cli.terminal import EXIT_SUSPECT, clear_errors, console, errors
 
 app = typer.Typer()
@@ -85,6 +86,7 @@ def inspect(
     seed: Seed = 0,
     device: Device = "auto",
     trust: Trust = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask without data whether a model is backdoored, and towards which class.
@@ -95,7 +97,9 @@ def inspect(
     """
     with clear_errors():
         from simulations.cli.model_tasks import InspectRequest, read_part, read_request
+        from simulations.measurement.plots import PICTURE_SUFFIXES
 
+        check_output("--picture", picture, force=force, suffixes=PICTURE_SUFFIXES)
         given = _form(model, input_shape, classes, inspect_at)
         given["inspection"] = read_part(inspection)
         changes = [*_normalisation(mean, std), *(settings or ())]
@@ -128,6 +132,7 @@ def repair(
     seed: Seed = 0,
     device: Device = "auto",
     trust: Trust = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Repair a model file without data: weights in, repaired weights out.
@@ -137,12 +142,12 @@ def repair(
     In a results folder the scenario beside the file says what is not given.
     """
     with clear_errors():
-        from fl_defense.model.files import PROGRAM_SUFFIX, check_suffix
+        from fl_defense.model.files import PROGRAM_SUFFIX, SUFFIXES
         from simulations.cli.model_tasks import RepairRequest, read_part, read_request
         from simulations.scenario import ConfigError
 
-        if out.suffix != PROGRAM_SUFFIX:
-            check_suffix(out)
+        kinds = (*SUFFIXES, PROGRAM_SUFFIX)
+        check_output("--out", out, force=force, suffixes=kinds, inputs=[model_file])
         parts = [read_part(text) for text in defense]
         if preset is not None:
             if len(parts) > 1 or not isinstance(parts[0], dict):

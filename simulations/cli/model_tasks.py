@@ -17,11 +17,10 @@ from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.files import (
     PROGRAM_SUFFIX,
     export_deployed,
-    load_weights,
     read_weights,
     write_weights,
 )
-from fl_defense.model.spec import ModelSpec, Pixels, try_model
+from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.repairer import VERIFYING
 from fl_defense.rounds.verdict import describe, exceeds, fitting, judge
@@ -33,6 +32,7 @@ from fl_defense.sanitizers import (
 )
 from fl_defense.sanitizers.apply import idle_defenses
 from simulations.attack.backdoor import Backdoor
+from simulations.cli.model_loading import load_network, notes_on
 from simulations.data import ImageSource, load_data
 from simulations.measurement.evaluation import Evaluation
 from simulations.measurement.plots import plot_found
@@ -78,9 +78,7 @@ class ModelRequest(BaseModel):
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from error
-        model = _build(spec, device)
-        load_weights(model, read_weights(model_file), model_file)
-        return model, spec
+        return load_network(spec, model_file, device), spec
 
     def _introduction(self, model_file: Path) -> dict[str, Any]:
         # Nothing can be told from the weights if this is wrong: who reads it may see it.
@@ -114,8 +112,8 @@ class InspectRequest(ModelRequest):
             except (OSError, ValueError) as error:
                 raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
         bar = self.inspection.bar_for(model, spec)
-        verdict = "not judged"
-        if bar is not None:
+        verdict, notes = "not judged", notes_on(model, spec, device)
+        if bar is not None and not notes:
             verdict = "suspected" if exceeds(found, bar) else "nothing found"
         # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
         told = {name: value for name, value in vars(found).items() if name != "dummies"}
@@ -127,6 +125,7 @@ class InspectRequest(ModelRequest):
                 name: value.tolist() if isinstance(value, Tensor) else value
                 for name, value in told.items()
             }
+            | {"notes": notes}
         )
 
 
@@ -167,7 +166,7 @@ class RepairRequest(ModelRequest):
             "seconds": result.seconds,
             "agreement": agreement,
             "details": dict(result.details),
-            "notes": notes,
+            "notes": [*notes_on(suspect, spec, device), *notes],
         }
 
     def _judge(
@@ -218,8 +217,7 @@ class EvaluateRequest(BaseModel):
             raise ConfigError([f"data: {error}"]) from error
         if faults:
             raise ConfigError(faults)
-        network = _build(spec, device)
-        load_weights(network, read_weights(model_file), model_file)
+        network = load_network(spec, model_file, device)
         deployed, labels = DeployedModel(network, self.data.pixels), images.test_labels
         report = {"model": str(model_file), "images": len(labels)}
         try:
@@ -228,6 +226,7 @@ class EvaluateRequest(BaseModel):
         except ValueError as error:
             raise ConfigError([f"backdoor: {error}"]) from error
         report |= measured.rates
+        report["notes"] = notes_on(network, spec, device)
         several = len(self.backdoors) > 1
         return report | ({"by_backdoor": measured.by_backdoor} if several else {})
 
@@ -317,14 +316,3 @@ def _cannot_hold_purifier(out: Path) -> ConfigError:
             f"name a {PROGRAM_SUFFIX} file"
         ]
     )
-
-
-def _build(spec: ModelSpec, device: str) -> nn.Module:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError([f"--device must be auto, cpu or cuda, got {device!r}"])
-    if device == "cuda" and pick_device("auto").type != "cuda":
-        raise ConfigError(["--device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
-    try:
-        return try_model(spec).to(pick_device(device))
-    except ValueError as error:
-        raise ConfigError([f"model: {error}"]) from error

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from simulations.cli.outputs import Force, check_output
 from simulations.cli.terminal import EXIT_FAILED, clear_errors, console, errors, escape
 
 app = typer.Typer()
@@ -84,6 +85,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The page, one file with all in it.")] = Path(
         "report.html"
     ),
+    force: Force = False,
 ) -> None:
     """Write one HTML page about finished runs: curves, clients, patterns, seconds, settings."""
     with clear_errors():
@@ -95,5 +97,6 @@ def report(
             raise ConfigError(
                 [f"report: needs {error.name}; install it with pip install 'fl-defense[report]'"]
             ) from error
+        check_output("--out", out, force=force, suffixes=(".html", ".htm"))
         count = write_report(folders, out)
         console.print(f"{count} run{'s' if count != 1 else ''}: {escape(str(out))}")

@@ -20,6 +20,8 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_SUSPECT, EXIT_INTERRUPTED = 1, 2, 3, 130
 def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
     """Turn faults of the input into one line each and exit 2; a failed federation into exit 1.
 
+    So does a fault of the machine, such as a full disk.
+
     Args:
         interrupted: printed on Ctrl-C.
     """
@@ -38,6 +40,13 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except FederationError as error:
         errors.print(f"[red]failed:[/red] {escape(str(error))}")
+        raise typer.Exit(EXIT_FAILED) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has gone: typer ends quietly
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        errors.print(f"[red]failed:[/red] {escape(f'{where}{reason}')}")
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         errors.print(interrupted)

@@ -1,5 +1,6 @@
 """Pictures of a results folder, and of an inspected model."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import Finding
 from fl_defense.inspections.freeeagle import FreeEagleFinding
 from fl_defense.inspections.trigger_search import TriggerFinding
@@ -15,8 +17,11 @@ from simulations.measurement.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
+"""Of the files that a picture is written to."""
 LINES: dict[str, dict[str, Any]] = {
     "aggregate": {"linestyle": "--", "alpha": 0.6},
     "released": {"linestyle": "-"},
@@ -58,7 +63,7 @@ def plot_curves(rounds: Sequence[MeasuredRound], path: Path, *, title: str) -> N
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.savefig(path, dpi=150)
+    _save(figure, path, dpi=150)
 
 
 def drawn_curves(rounds: Sequence[MeasuredRound]) -> list[tuple[str, str, str]]:
@@ -93,7 +98,13 @@ def plot_found(
         _draw_trigger(axes, found, input_shape)
     elif isinstance(found, FreeEagleFinding):
         _draw_posteriors(axes, found.posteriors)
-    figure.savefig(path, dpi=120)
+    _save(figure, path, dpi=120)
+
+
+def _save(figure: "Figure", path: Path, *, dpi: int) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, format=path.suffix.removeprefix(".").lower())
+    replace_file(path, content.getvalue())
 
 
 def _draw_trigger(axes: "Axes", found: TriggerFinding, input_shape: tuple[int, int, int]) -> None:

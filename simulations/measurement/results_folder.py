@@ -1,5 +1,6 @@
 """The results folder: written as the rounds happen, read again after a crash."""
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -150,7 +151,9 @@ class ResultsFolder:
                 # Other numbers of channels than one and three have no colors of their own.
                 shown = picture if len(picture) == 3 else picture.mean(0).expand(3, -1, -1)
                 path = self.path / PICTURES / f"round_{server_round:04d}_{words}.png"
-                imsave(path, shown.clamp(0, 1).permute(1, 2, 0).numpy())
+                content = io.BytesIO()
+                imsave(content, shown.clamp(0, 1).permute(1, 2, 0).numpy(), format="png")
+                replace_file(path, content.getvalue())
 
     def finish(
         self, summary: dict[str, Any], records: list[MeasuredRound], arrays: dict[str, torch.Tensor]
