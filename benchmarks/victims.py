@@ -6,13 +6,11 @@ Neither Flower, Ray nor pydantic is needed: torch, torchvision, numpy and scikit
 
 import hashlib
 import json
-import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ from benchmarks.architectures import (
     Torchvision,
 )
 from benchmarks.drawn import drawn_backdoor
-from benchmarks.subsets import Subset
+from benchmarks.victim_data import OTHER, Sources, loaded
 from fl_defense.model.deployed import DeployedModel, predict
 from fl_defense.model.spec import ModelSpec
 from simulations.attack.backdoor import Backdoor
@@ -36,7 +34,7 @@ from simulations.attack.triggers.blended import Blended
 from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
-from simulations.data import Digits, FashionMNIST, ImageData, ImageFolder, ImageSource
+from simulations.data import ImageData
 from simulations.measurement.metrics import measure_clean, measure_triggered
 from simulations.measurement.metrics.base import Triggered
 from simulations.models.base import Architecture
@@ -69,26 +67,6 @@ TRIGGERS: dict[str, Trigger] = {
 }
 """Each trigger with the settings that the tables report; "clean" is a model without a backdoor,
 "drawn" one whose patch and target are drawn from the setting's seed."""
-TEN = (1, 2, 4, 5, 7, 9, 10, 12, 13, 38)
-"""Ten frequent classes of GTSRB."""
-OTHER = {
-    "digits": "fashion-mnist",
-    "fashion-mnist": "digits",
-    "cifar10": "gtsrb",
-    "gtsrb": "cifar10",
-}
-"""The data set whose images are out of distribution for another's models."""
-SUBSETS: dict[str, tuple[tuple[int, ...], dict[str, Any], bool]] = {
-    "gtsrb-10": (TEN, {}, False),
-    "gtsrb-10-64": (TEN, {"size": 64}, False),
-    "gtsrb-10-96": (TEN, {"size": 96}, False),
-    "gtsrb-10-gray-64": (TEN, {"size": 64, "channels": 1, "mean": (0.33,), "std": (0.27,)}, False),
-    "gtsrb-3": (TEN[:3], {}, False),
-    "gtsrb-100": (tuple(range(25)), {}, True),
-}
-"""Data sets made from GTSRB: its classes, how its pictures are read, whether they are turned."""
-CIFAR_PIXELS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
-GTSRB_PIXELS = {"mean": (0.3403, 0.3121, 0.3214), "std": (0.2724, 0.2608, 0.2669)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +131,7 @@ class Victim:
             trigger: measured with; the victim's own by default, the patch for a clean model.
         """
         name = trigger or self.setting.trigger
-        backdoor = self._backdoor("patch" if name == "clean" else name)
+        backdoor = self.backdoor("patch" if name == "clean" else name)
         images, labels = self.data.test_images.float() / 255, self.data.test_labels
         stamped, wanted = backdoor.apply(images, labels, self.spec.num_classes)
         device = next(deployed.parameters()).device
@@ -168,7 +146,8 @@ class Victim:
             )
         )
 
-    def _backdoor(self, trigger: str) -> Backdoor:
+    def backdoor(self, trigger: str) -> Backdoor:
+        """Return the backdoor by a trigger's name, with the victim's target."""
         if trigger == "drawn":
             shape, num_classes = self.spec.input_shape, self.spec.num_classes
             return drawn_backdoor(self.setting.seed, shape, num_classes)
@@ -203,7 +182,7 @@ class Farm:
         max_test: int | None = 2000,
     ) -> None:
         self.cache = cache
-        self.roots = roots
+        self.sources = Sources(cache, roots)
         self.device = device
         self.max_test = max_test
         cache.mkdir(parents=True, exist_ok=True)
@@ -211,9 +190,9 @@ class Farm:
     def victim(self, setting: Setting) -> Victim:
         """Return the trained model of a setting, from disk if it is there."""
         source = replace(
-            self._source(setting.data), max_train=setting.max_train, max_test=self.max_test
+            self.sources.source(setting.data), max_train=setting.max_train, max_test=self.max_test
         )
-        data = _load(source)
+        data = loaded(source)
         spec = ModelSpec(
             build=partial(MODELS[setting.model].build, source.input_shape, source.num_classes),
             input_shape=source.input_shape,
@@ -241,7 +220,9 @@ class Farm:
         Raises:
             NoImageLeftError: if it was trained on all.
         """
-        images = _load(replace(self._source(setting.data), max_test=self.max_test)).train_images
+        images = loaded(
+            replace(self.sources.source(setting.data), max_test=self.max_test)
+        ).train_images
         if setting.max_train is None or setting.max_train >= len(images):
             raise NoImageLeftError(
                 f"the victim was trained on all {len(images)} images of {setting.data}; "
@@ -253,38 +234,8 @@ class Farm:
 
     def other(self, setting: Setting) -> Tensor:
         """Return training images of a data set that shares no class with the victim's, uint8."""
-        source = self._source(OTHER[setting.data])
-        return _load(replace(source, max_test=self.max_test)).train_images
-
-    def _source(self, name: str) -> ImageSource:
-        if name == "digits":
-            return Digits()
-        if name in SUBSETS:
-            classes, settings, turned = SUBSETS[name]
-            return Subset(of=self._folder("gtsrb", settings), classes=classes, turned=turned)
-        root = self.roots.get(name, Path("data"))
-        if name == "fashion-mnist":
-            return FashionMNIST(root=str(root))
-        return self._folder(name, {})
-
-    def _folder(self, name: str, settings: Mapping[str, Any]) -> ImageFolder:
-        root = self.roots.get(name, Path("data"))
-        if root.is_file():
-            root = self._unpack(root, name)
-        pixels: dict[str, Any] = {"cifar10": CIFAR_PIXELS, "gtsrb": GTSRB_PIXELS}[name]
-        return ImageFolder(root=str(root), **{"size": 32} | pixels | dict(settings))
-
-    def _unpack(self, archive: Path, name: str) -> Path:
-        folder = self.cache / name
-        if not folder.exists():
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        return folder if (folder / "train").exists() else next(folder.iterdir())
-
-
-@lru_cache(maxsize=3)
-def _load(source: ImageSource) -> ImageData:
-    return source.load()
+        source = self.sources.source(OTHER[setting.data])
+        return loaded(replace(source, max_test=self.max_test)).train_images
 
 
 def _train(victim: Victim, device: torch.device) -> None:
@@ -322,7 +273,7 @@ def _poisoned(victim: Victim, generator: torch.Generator) -> tuple[Tensor, Tenso
         return images, labels
     count = round(victim.setting.poison_rate * len(labels))
     order = torch.randperm(len(labels), generator=generator)
-    backdoor = victim._backdoor(victim.setting.trigger)
+    backdoor = victim.backdoor(victim.setting.trigger)
     meant = backdoor.is_source(labels[order])
     chosen = torch.cat([order[meant][:count], order[~meant][: count // 2]])
     stamped, relabeled = backdoor.apply(

@@ -12,7 +12,7 @@ def test_what_a_victim_was_not_trained_on_is_the_rest(tmp_path: Path) -> None:
     setting = Setting(data="digits", trigger="clean", seed=0, max_train=1400)
     rest = farm.unlabelled(setting)
     assert len(rest) == 1437 - 1400
-    trained_on = farm._source("digits").read().train_images
+    trained_on = farm.sources.source("digits").read().train_images
     order = torch.randperm(1437, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rest, trained_on[order[1400:]])
 
