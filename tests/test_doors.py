@@ -13,15 +13,17 @@ from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.tables import TABLES
 from tests import outside
+from tests.quick import SEARCH_IN_YAML
 
 ROOT = Path(__file__).parents[1]
-BASE = """
+BASE = f"""
 name: x
 rounds: 1
-data: {name: digits, max-train: 40, max-test: 40}
-model: {name: small-cnn, width: 4}
-clients: {count: 2}
-engine: {name: in-process}
+data: {{name: digits, max-train: 40, max-test: 40}}
+model: {{name: small-cnn, width: 4}}
+clients: {{count: 2}}
+engine: {{name: in-process}}
+repair: {{verify: {SEARCH_IN_YAML}}}
 """
 AXES = {
     "data": "data: {name: 'tests.outside:Stripes', max-train: 40}",
@@ -40,6 +42,7 @@ defense: {name: clp}
 repair:
   schedule: {on-suspicion: 0.1, last: false}
   inspection: {name: 'tests.outside:Feels', anomaly: 7}
+  verify: null
 """,
     "surrogate": """
 defense:

@@ -24,6 +24,7 @@ from fl_defense.rounds.records import RoundOutcome
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import DHBE, NoDefense, Sanitized, Sanitizer
 from simulations.aggregators import AGGREGATORS, Bulyan, FedAvg, Krum, MultiKrum
+from tests.quick import SEARCH
 
 Client = Callable[[dict[str, Tensor], int], Mapping[str, Tensor] | None]
 NUM_CLIENTS = 8
@@ -438,13 +439,13 @@ def test_schedule_and_warm_state(lab: Lab) -> None:
 )
 def test_repair_on_suspicion(lab: Lab, asked: Any, repaired: list[bool]) -> None:
     lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, min_agreement=0,
-            schedule=Schedule(first_round=2, on_suspicion=asked))  # fmt: skip
+            schedule=Schedule(first_round=2, on_suspicion=asked), inspection=SEARCH)  # fmt: skip
     _, *rounds = lab.records
     assert [record.sanitized for record in rounds] == repaired
     # Not before the first round; then every round is inspected, whatever comes of it.
     assert ["anomaly" in record.details for record in rounds] == [False, True, True]
     assert [record.details.get("alarm") for record in rounds[1:]] == [asked == 1e-9] * 2
-    looked = TriggerSearch().inspect(lab.outcomes[2].aggregate.model, lab.spec)
+    looked = SEARCH.inspect(lab.outcomes[2].aggregate.model, lab.spec)
     assert rounds[1].details["suspected_class"] == looked.suspected_class
 
 
@@ -496,7 +497,7 @@ def test_observer_sees_both_models_and_round_zero(lab: Lab) -> None:
 def test_flower_shows_the_defenses_figures_every_round(lab: Lab) -> None:
     grid = ToyGrid([stays] * 8, lab.reply)
     wrapped = SanitizingStrategy(
-        FedAvg().build(8, 8), Halve(), lab.spec, device="cpu", min_agreement=0
+        FedAvg().build(8, 8), Halve(), lab.spec, device="cpu", min_agreement=0, verify=SEARCH
     )
     result = wrapped.start(grid, ArrayRecord(lab.model.state_dict()), num_rounds=2)
     assert result.train_metrics_clientapp[2]["defense-accepted"] == 1
@@ -525,7 +526,7 @@ def resumable(lab: Lab, tmp_path: Path, clients: list[Client]) -> tuple[Any, Che
     wrapped = SanitizingStrategy(
         flower.FedAvgM(server_momentum=0.9, fraction_evaluate=0.0), Halve(), lab.spec,
         device="cpu", min_agreement=0, observe=lab.outcomes.append, checkpoint_file=file,
-        schedule=Schedule(on_suspicion=1e-9),
+        schedule=Schedule(on_suspicion=1e-9), inspection=SEARCH, verify=SEARCH,
     )  # fmt: skip
     lab.grid = ToyGrid(clients, lab.reply)
     return wrapped, file
@@ -597,7 +598,7 @@ def test_min_agreement_out_of_range_is_refused(lab: Lab, value: float) -> None:
 
 def test_nothing_of_the_defense_reaches_the_clients(lab: Lab) -> None:
     wrapped = SanitizingStrategy(FedAvg().build(8, 8), Halve(), lab.spec, device="cpu",
-                                 min_agreement=0)  # fmt: skip
+                                 min_agreement=0, verify=SEARCH)  # fmt: skip
     arrays = ArrayRecord(lab.model.state_dict())
     for server_round in (1, 2, 3):
         grid = ToyGrid([stays] * 8, lab.reply)

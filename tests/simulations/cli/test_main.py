@@ -8,15 +8,17 @@ from typer.testing import CliRunner, Result
 from fl_defense.sanitizers import DHBE
 from simulations.cli.main import app
 from simulations.federation import client_app
+from tests.quick import SEARCH_IN_YAML
 
-SCENARIO = """
+SCENARIO = f"""
 name: small
 rounds: 1
-data: {name: digits, max-train: 80, max-test: 40}
-model: {name: small-cnn, width: 4}
-clients: {count: 4}
-attack: {name: badnets, malicious: [1]}
-engine: {name: in-process}
+data: {{name: digits, max-train: 80, max-test: 40}}
+model: {{name: small-cnn, width: 4}}
+clients: {{count: 4}}
+attack: {{name: badnets, malicious: [1]}}
+engine: {{name: in-process}}
+repair: {{inspection: {SEARCH_IN_YAML}, verify: {SEARCH_IN_YAML}}}
 """
 
 

@@ -34,6 +34,7 @@ from simulations.federation.server import RunResult, start_model
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from tests.quick import SEARCH
 
 SCENARIO = Scenario(
     name="small",
@@ -44,7 +45,7 @@ SCENARIO = Scenario(
     training=Training(batch_size=16),
     attack=BadNets(malicious=0.25),
     defense=DHBE(iterations=3, batch_size=16, num_scenes=64, patch_size=3),
-    repair=Repair(min_agreement=0),
+    repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )
 
@@ -74,20 +75,13 @@ def test_drawing_some_clients_is_reproducible_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_ray_repeats_itself_and_agrees_with_one_process(tmp_path: Path) -> None:
+def test_ray_agrees_with_one_process_to_the_bit(tmp_path: Path) -> None:
+    """And so it repeats itself as that does: who trains where and answers first makes no odds."""
     told: list[MeasuredRound] = []
     alone = run_scenario(SCENARIO, tmp_path / "alone")
-    on_ray = with_changes(engine=RayEngine())
-    with_ray = run_scenario(on_ray, tmp_path / "ray", told.append)
-    again = run_scenario(on_ray, tmp_path / "again")
-    assert lines_without_times(with_ray) == lines_without_times(again)
+    with_ray = run_scenario(with_changes(engine=RayEngine()), tmp_path / "ray", told.append)
     assert [record.round for record in told] == [0, 1, 2]
-    for one, other in zip(alone.records, with_ray.records, strict=True):
-        for stage, rates in one.rates.items():
-            assert rates == pytest.approx(other.rates[stage], abs=0.005)
-        assert one.malicious == other.malicious
-        assert one.record.num_replies == other.record.num_replies
-        assert one.record.sanitized == other.record.sanitized
+    assert lines_without_times(with_ray) == lines_without_times(alone)
 
 
 def client_that(answer: Any) -> ClientApp:

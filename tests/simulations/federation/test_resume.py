@@ -25,6 +25,7 @@ from simulations.measurement.results_folder import ResultsFolder
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from tests.quick import SEARCH
 
 SCENARIO = Scenario(
     name="small",
@@ -36,7 +37,7 @@ SCENARIO = Scenario(
     aggregator=FedAdam(),
     attack=BadNets(malicious=(1,)),
     defense=DHBE(iterations=2, batch_size=16, num_scenes=64, patch_size=3, warm_start=True),
-    repair=Repair(min_agreement=0),
+    repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )
 """Everything that is carried: momenta, generators of the defense, the drawing of clients."""

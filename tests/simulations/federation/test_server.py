@@ -19,6 +19,7 @@ from simulations.measurement import results_folder as results
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.scenario import Clients, Repair, Scenario
+from tests.quick import SEARCH
 
 SCENARIO = Scenario(
     name="purified",
@@ -30,7 +31,7 @@ SCENARIO = Scenario(
         num_images=32, num_limit_images=16, completion_width=2, completion_steps=2, batch_size=8,
         hole_limits=(1.0,), min_agreement=0,
     ),
-    repair=Repair(min_agreement=0),
+    repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )  # fmt: skip
 
@@ -77,7 +78,7 @@ def test_a_purifier_lost_between_the_last_round_and_the_end_is_told(
 
 
 def test_without_a_purifier_nothing_is_said(tmp_path: Path, warnings: list[str]) -> None:
-    scenario = SCENARIO.model_copy(update={"repair": Repair(min_agreement=1.0)})
+    scenario = SCENARIO.model_copy(update={"repair": Repair(min_agreement=1.0, verify=SEARCH)})
     result = run_scenario(scenario, tmp_path / "out")
     assert result.records[-1].record.accepted is False
     assert not (tmp_path / "out" / "deployed.pt2").exists()
@@ -86,7 +87,7 @@ def test_without_a_purifier_nothing_is_said(tmp_path: Path, warnings: list[str])
 
 @pytest.mark.parametrize(("buffers", "averaged"), [("mean", True), ("inner", False)])
 def test_the_scenario_says_who_averages_statistics(buffers: Any, averaged: bool) -> None:
-    scenario = SCENARIO.model_copy(update={"repair": Repair(buffers=buffers)})
+    scenario = SCENARIO.model_copy(update={"repair": Repair(buffers=buffers, verify=SEARCH)})
     strategy = server.build_strategy(scenario, lambda _: None, None)
     assert any("running_mean" in name for name in strategy._aggregation.unified_buffers) is averaged
 

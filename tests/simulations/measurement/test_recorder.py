@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.records import RoundOutcome, RoundRecord
 from fl_defense.sanitizers import DHBE, DeepCleanse, NoDefense
 from simulations.aggregators import Bulyan
@@ -20,6 +21,7 @@ from simulations.data import Digits, Dirichlet
 from simulations.engines import InProcessEngine
 from simulations.engines.in_process import InProcessGrid
 from simulations.federation import client_app as client
+from simulations.federation import server
 from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
@@ -33,6 +35,7 @@ from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from tests.quick import SEARCH
 
 SCENARIO = Scenario(
     name="small",
@@ -43,7 +46,7 @@ SCENARIO = Scenario(
     training=Training(batch_size=16),
     attack=BadNets(malicious=(1,), first_round=2),
     defense=DHBE(iterations=2, batch_size=16, num_scenes=64, patch_size=3),
-    repair=Repair(min_agreement=0),
+    repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )
 
@@ -83,7 +86,7 @@ def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None
 
 
 def test_clients_that_train_on_the_aggregate_are_sent_it(tmp_path: Path) -> None:
-    repair = Repair(min_agreement=0, broadcast="aggregate")
+    repair = Repair(min_agreement=0, verify=SEARCH, broadcast="aggregate")
     scenario = SCENARIO.model_copy(update={"repair": repair, "rounds": 2})
     for record in run_scenario(scenario, tmp_path / "out").records:
         assert record.rates["sent"] == record.rates["aggregate"]
@@ -127,7 +130,11 @@ def test_malicious_clients_that_were_not_asked_did_not_attack(
     )  # type: ignore[arg-type]
 
 
-def test_a_purified_system_is_told_apart_from_its_model(tmp_path: Path) -> None:
+def test_a_purified_system_is_told_apart_from_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[tuple[Path, DeployedModel, Any]] = []
+    monkeypatch.setattr(server, "export_deployed", lambda *given: exported.append(given))
     purify = DeepCleanse(
         num_images=32, num_limit_images=16, completion_width=2, completion_steps=2, batch_size=8,
         hole_limits=(1.0,), min_agreement=0,
@@ -141,8 +148,12 @@ def test_a_purified_system_is_told_apart_from_its_model(tmp_path: Path) -> None:
     assert last.rates["released"] != last.rates["unpurified"]
     assert result.summary["last_three_rounds"]["unpurified"] == last.rates["unpurified"]
     # The weights alone would still be backdoored: the system is there to be deployed.
-    program = torch.export.load(result.folder / "deployed.pt2").module()
-    assert program(torch.rand(3, 1, 16, 16)).shape == (3, 10)
+    ((path, system, shape),) = exported
+    assert (path, shape) == (result.folder / "deployed.pt2", (1, 16, 16))
+    images = torch.rand(3, 1, 16, 16)
+    without = DeployedModel(system.model, system.pixels)
+    assert system(images).shape == (3, 10)
+    assert not torch.equal(system(images), without(images))
 
 
 def test_every_backdoor_is_told_by_itself(run: RunResult) -> None:
