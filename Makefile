@@ -9,7 +9,7 @@ TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 # Whatever the shell says: without bytecode on disk each process compiles all of torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test deploy-demo test-wire check generated mutants fix
+.PHONY: setup demo test deploy-demo test-wire test-package check generated mutants fix
 
 setup: $(INSTALLED)
 
@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml Makefile
 	touch "$@"
 
 demo: setup
-	$(BIN)/fl-defense run configs/scenarios/quickstart.yaml
+	$(BIN)/fl-defense run quickstart
 
 test: setup
 	$(TESTS)
@@ -37,6 +37,10 @@ deploy-demo: setup
 # The same and a hostile client over the wire, compared with a simulation.
 test-wire: setup
 	$(BIN)/pytest -m wire
+
+# The wheel in a fresh environment outside the checkout: quickstart, report, a browser's picture.
+test-package: setup
+	$(BIN)/pytest -m package
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -50,6 +50,8 @@ _NAMES_OF = {
 }
 _HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names}
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BCU",
     "CLP",

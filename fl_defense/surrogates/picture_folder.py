@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.functional import pil_to_tensor
 
 SUFFIXES = frozenset(Image.registered_extensions())
 
@@ -49,7 +49,8 @@ def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def _read(path: Path, shape: tuple[int, int, int]) -> Tensor:
     try:
         with Image.open(path) as picture:
-            image = pil_to_tensor(picture.convert("RGB")).float() / 255
+            pixels = np.array(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"surrogate: {path}: cannot be read ({error}); remove it") from error
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     return fit(image[None], shape)[0]

@@ -20,6 +20,7 @@ from fl_defense.facts import Facts
 from fl_defense.inspections import INSPECTIONS
 from fl_defense.sanitizers import SANITIZERS
 from fl_defense.screens import SCREENS
+from simulations import shipped
 from simulations.cli.list_fields import Row, part_rows, scenario_rows, spelled
 from simulations.scenario.fields import REQUIRED, first_sentence
 from simulations.scenario.load import scenario_schema
@@ -126,11 +127,7 @@ def scenario_page() -> str:
 
 def shipped_scenarios() -> str:
     """Return the scenarios with the first sentence of the comment at their heads."""
-    rows = []
-    for path in sorted((ROOT / "configs/scenarios").glob("*.yaml")):
-        comment = re.findall(r"^# ?(.*)", path.read_text(encoding="utf-8"), re.MULTILINE)[1:]
-        sentence = re.split(r"(?<=\.) ", " ".join(comment).strip())[0]
-        rows.append((f"`{path.stem}`", sentence))
+    rows = [(f"`{name}`", shipped.purpose(path)) for name, path in shipped.scenarios().items()]
     return markdown(("scenario", "what it shows"), rows)
 
 

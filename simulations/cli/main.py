@@ -1,17 +1,18 @@
-"""The command line: fl-defense run | show | calibrate | list | schema, and on model files."""
+"""The command line: fl-defense run | show | calibrate, and what the other files here add."""
 
 import json
 import math
 import os
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simulations.cli import model_commands, run_commands
+from fl_defense import __version__
+from simulations import shipped
+from simulations.cli import model_commands, run_commands, start_commands
 from simulations.cli.terminal import clear_errors, console, escape
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
@@ -23,7 +24,6 @@ app = typer.Typer(
     name="fl-defense",
     help="Repair backdoored models in federated learning, without data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,6 +31,7 @@ app = typer.Typer(
 
 app.add_typer(model_commands.app)
 app.add_typer(run_commands.app)
+app.add_typer(start_commands.app)
 
 
 INTERRUPTED = (
@@ -41,8 +42,13 @@ INTERRUPTED = (
 
 def _print_version(asked: bool) -> None:
     if asked:
-        console.print(f"fl-defense {version('fl-defense')}")
+        console.print(f"fl-defense {__version__}")
         raise typer.Exit
+
+
+def _names_of_scenarios(incomplete: str) -> list[str]:
+    """Return what the shell may complete an argument to."""
+    return [name for name in shipped.scenarios() if name.startswith(incomplete)]
 
 
 @app.callback()
@@ -60,7 +66,11 @@ def main(
 @app.command()
 def run(
     scenario: Annotated[
-        Path | None, typer.Argument(help="A YAML file, e.g. one of configs/scenarios.")
+        str | None,
+        typer.Argument(
+            help="A YAML file, or a scenario that ships: fl-defense list scenarios.",
+            autocompletion=_names_of_scenarios,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -88,7 +98,7 @@ def run(
         from simulations.measurement.measured_round import MeasuredRound
         from simulations.measurement.round_table import header, row
         from simulations.scenario import ConfigError
-        from simulations.scenario.load import load_scenario
+        from simulations.scenario.load import find_scenario, load_scenario
 
         if (scenario is None) == (resume is None) or (resume and (overrides or engine or out)):
             raise ConfigError(["run: takes a scenario and its options, or --resume FOLDER alone"])
@@ -98,7 +108,7 @@ def run(
         else:
             assert scenario is not None
             settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-            loaded = load_scenario(scenario, settings)
+            loaded = load_scenario(find_scenario(scenario), settings)
             date = datetime.now().strftime("%Y%m%d-%H%M%S")
             go = partial(run_scenario, loaded, out or Path("results") / loaded.name / date)
         if dry_run:
@@ -125,13 +135,18 @@ def run(
 
 
 @app.command()
-def show(folders: Annotated[list[Path], typer.Argument(help="Results folders of runs.")]) -> None:
+def show(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Results folders of runs, or folders above them.")
+    ],
+) -> None:
     """Print the rounds of results folders, and the summaries of runs that are finished."""
     with clear_errors():
+        from simulations.measurement.finished_runs import folders_of_runs
         from simulations.measurement.results_folder import read_rounds
         from simulations.measurement.round_table import header, row
 
-        runs = [(folder, read_rounds(folder)) for folder in folders]
+        runs = [(folder, read_rounds(folder)) for folder in folders_of_runs(folders)]
         for folder, rounds in runs:
             if len(runs) > 1:
                 console.rule(escape(str(folder)), align="left")
@@ -168,22 +183,6 @@ def calibrate(
         # Rounded up: rounded down, the round it comes from would raise the alarm.
         bound = max(1, math.ceil(1000 * found.bound)) / 1000
         console.print(f"--set repair.schedule.on-suspicion={bound:.3f}")
-
-
-@app.command("list")
-def list_fields() -> None:
-    """List the fields of a scenario and what its parts may be, with defaults and meanings."""
-    from simulations.cli.list_fields import print_fields
-
-    print_fields()
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of a scenario, for editors."""
-    from simulations.scenario.load import scenario_schema
-
-    print(json.dumps(scenario_schema(), indent=2))  # noqa: T201 - plain, for a pipe
 
 
 def _introduce(scenario: Any) -> None:

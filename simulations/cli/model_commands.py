@@ -97,8 +97,12 @@ def inspect(
     """
     with clear_errors():
         from simulations.cli.model_tasks import InspectRequest, read_part, read_request
+        from simulations.extras import missing
         from simulations.measurement.plots import PICTURE_SUFFIXES
+        from simulations.scenario import ConfigError
 
+        if picture is not None and (faults := missing(["matplotlib"])):
+            raise ConfigError(faults)
         check_output("--picture", picture, force=force, suffixes=PICTURE_SUFFIXES)
         given = _form(model, input_shape, classes, inspect_at)
         given["inspection"] = read_part(inspection)

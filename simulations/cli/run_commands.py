@@ -38,7 +38,9 @@ def compare(
 
 @app.command()
 def sweep(
-    plan: Annotated[Path, typer.Argument(help="A YAML file: scenario, set and grid.")],
+    plan: Annotated[
+        str, typer.Argument(help="A YAML file with scenario, set and grid, or a plan that ships.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of all runs; default: results/sweeps/NAME.")
     ] = None,
@@ -49,12 +51,14 @@ def sweep(
     """Run every combination of a plan that is not finished yet, several at a time."""
     with clear_errors("interrupted; the same command goes on with what is not finished"):
         from simulations.federation.preflight import check_scenario
+        from simulations.scenario.load import find_plan
         from simulations.sweep.plan import read_plan
         from simulations.sweep.sweep import Finished, Sweep, check_runs
 
-        runs = read_plan(plan)
+        file = find_plan(plan)
+        runs = read_plan(file)
         at_a_time = cores if cores is not None else os.cpu_count() or 1
-        folder = out or Path("results") / "sweeps" / plan.stem
+        folder = out or Path("results") / "sweeps" / file.stem
         seconds: list[float] = []
 
         def tell(finished: Finished, left: int) -> None:
@@ -89,14 +93,8 @@ def report(
 ) -> None:
     """Write one HTML page about finished runs: curves, clients, patterns, seconds, settings."""
     with clear_errors():
-        from simulations.scenario import ConfigError
+        from simulations.report.page import write_report
 
-        try:
-            from simulations.report.page import write_report
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                [f"report: needs {error.name}; install it with pip install 'fl-defense[report]'"]
-            ) from error
         check_output("--out", out, force=force, suffixes=(".html", ".htm"))
         count = write_report(folders, out)
         console.print(f"{count} run{'s' if count != 1 else ''}: {escape(str(out))}")

@@ -26,6 +26,7 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
         interrupted: printed on Ctrl-C.
     """
     from fl_defense.model.files import ModelFileError
+    from simulations.extras import how_to_get
     from simulations.measurement.recorder import FederationError
     from simulations.scenario import ConfigError
 
@@ -37,6 +38,12 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except ModelFileError as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}")
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+    except ModuleNotFoundError as error:
+        line = how_to_get(error.name or "")
+        if line is None:
+            raise
+        errors.print(f"[red]error:[/red] {escape(line)}")
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except FederationError as error:
         errors.print(f"[red]failed:[/red] {escape(str(error))}")

@@ -12,6 +12,8 @@ from fl_defense.validation import one_line
 from simulations.data import ImageData, load_data
 from simulations.data.load import deal_out
 from simulations.data.partition import Indices
+from simulations.engines.ray_engine import RayEngine
+from simulations.extras import missing
 from simulations.federation.server import start_model
 from simulations.scenario import ConfigError
 from simulations.scenario.devices import pick_device
@@ -25,10 +27,11 @@ def check_scenario(scenario: Scenario) -> ImageData:
         The scenario's images.
 
     Raises:
-        ConfigError: if the device does not exist, the data cannot be had or dealt out, a backdoor
-            could not be planted or measured, the model does not fit the data, the defense cannot
-            repair such a model, or the initial model cannot be read.
+        ConfigError: if a package is missing, the device does not exist, the data cannot be had or
+            dealt out, a backdoor could not be planted or measured, the model does not fit the data,
+            the defense cannot repair such a model, or the initial model cannot be read.
     """
+    _check_packages(scenario)
     if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
         raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
     with _at("data"):
@@ -40,6 +43,13 @@ def check_scenario(scenario: Scenario) -> ImageData:
     with _at("initial-model"):
         start_model(scenario)
     return data
+
+
+def _check_packages(scenario: Scenario) -> None:
+    """Refuse now what would be missed when the clients start, or at the end of the run."""
+    needed = ["ray"] if isinstance(scenario.engine, RayEngine) else []
+    if faults := missing([*needed, "matplotlib"]):
+        raise ConfigError(faults)
 
 
 @contextmanager

@@ -41,6 +41,21 @@ def find_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     return list(runs.values())
 
 
+def folders_of_runs(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders of runs, finished or not, in folders and in all below them.
+
+    Raises:
+        ConfigError: if a folder holds none.
+    """
+    runs: dict[Path, None] = {}
+    for folder in folders:
+        found = sorted(path.parent for path in folder.rglob("rounds.jsonl"))
+        if not found:
+            raise ConfigError([f"{folder}: holds no readable run; name a folder that does"])
+        runs |= dict.fromkeys(found)
+    return list(runs)
+
+
 def read_run(folder: Path) -> FinishedRun:
     """Read one finished run.
 

@@ -6,12 +6,45 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from simulations.scenario.errors import ConfigError, faults_of
+from simulations import shipped
+from simulations.scenario.errors import ConfigError, faults_of, nearest
 from simulations.scenario.overrides import apply_override
 from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 from simulations.scenario.scenario import Scenario
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def find_scenario(given: str) -> Path:
+    """Return the file that a path names, or else the scenario that ships under that name.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
+    return _find(given, shipped.scenarios(), "scenario")
+
+
+def find_plan(given: str) -> Path:
+    """Return the file that a path names, or else the plan that ships under that name.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
+    return _find(given, shipped.plans(), "plan")
+
+
+def _find(given: str, by_name: Mapping[str, Path], kind: str) -> Path:
+    if Path(given).is_file():
+        return Path(given)
+    name = given.replace("-", "_")
+    if name in by_name:
+        return by_name[name]
+    raise ConfigError(
+        [
+            f"{given}: is neither a file nor a {kind} that ships{nearest(name, by_name)}; "
+            f"`fl-defense list {kind}s` names them"
+        ]
+    )
 
 
 def load_scenario(

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from simulations.scenario import ConfigError
-from simulations.scenario.load import load_scenario, read_model
+from simulations.scenario.load import find_scenario, load_scenario, read_model
 from simulations.scenario.parts import CONFIG
 from simulations.scenario.scenario import Scenario
 
@@ -22,8 +22,8 @@ class Plan(BaseModel):
     """What a plan file holds."""
 
     model_config = CONFIG
-    scenario: Path
-    """A scenario file, relative to the plan's folder."""
+    scenario: str
+    """A scenario file, relative to the plan's folder, or the name of one that ships."""
     settings: dict[str, Any] = Field(default={}, alias="set")
     """Dotted fields with the values that they have in every run."""
     grid: dict[str, OneOrMore] = Field(min_length=1)
@@ -58,7 +58,8 @@ def read_plan(path: Path) -> list[PlannedRun]:
         ConfigError: with the faults of the plan, or of every run that cannot be.
     """
     plan = _read(path)
-    base = path.parent / plan.scenario
+    beside = path.parent / plan.scenario
+    base = beside if beside.is_file() else find_scenario(plan.scenario)
     runs: dict[str, PlannedRun] = {}
     faults: dict[str, None] = {}
     for values in product(*plan.grid.values()):

@@ -107,7 +107,10 @@ def test_an_interrupted_run_is_resumed(plan: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("scenario: none.yaml\ngrid: {seed: [0]}", "none.yaml: cannot be read"),
+        (
+            "scenario: none.yaml\ngrid: {seed: [0]}",
+            "none.yaml: is neither a file nor a scenario that ships",
+        ),
         ("scenario: small.yaml\ngrid: {}", r"plan.yaml: grid"),
         ("scenario: small.yaml\ngrid: {seed: 3}", r"plan.yaml: grid.seed"),
         ("scenario: small.yaml\ngrid: {sede: [0]}", "sede: unknown key; did you mean 'seed'"),
