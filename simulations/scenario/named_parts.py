@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 from simulations.scenario.errors import Fault, FaultsError, nearest
-from simulations.scenario.fields import first_sentence, kebab
+from simulations.scenario.fields import first_sentence
 from simulations.scenario.imports import import_object, misfit, place_of
 from simulations.scenario.parts import Nested, Part, Reader, made
 
@@ -140,9 +140,9 @@ class NamedPart(Reader):
         if preset not in presets:
             known = ", ".join(presets) or "(it has none)"
             raise FaultsError([Fault("", f"preset: {preset!r} is not one of {known}")])
-        fields = {kebab(str(key)): value for key, value in given.items() if key != "preset"}
         return part.build(
-            part.values_of(presets[preset]) | fields,
+            {key: value for key, value in given.items() if key != "preset"},
             trust_imports=trust_imports,
             others=("name", "preset"),
+            base=presets[preset],
         )

@@ -138,7 +138,12 @@ class Part(Reader):
         return self.build(given, trust_imports=trust_imports)
 
     def build(
-        self, given: Mapping[Any, Any], *, trust_imports: bool, others: tuple[str, ...] = ()
+        self,
+        given: Mapping[Any, Any],
+        *,
+        trust_imports: bool,
+        others: tuple[str, ...] = (),
+        base: Any = None,
     ) -> Any:
         """Return the instance that a mapping of fields gives.
 
@@ -146,9 +151,12 @@ class Part(Reader):
             given: fields by their keys, or by Python's names.
             trust_imports: as of `read`.
             others: keys that are known beside the fields; they are named where one is misspelt.
+            base: an instance, such as a preset, whose values hold where the mapping gives none,
+                inside nested mappings, too; None: the defaults.
         """
         faults: list[Fault] = []
-        values: dict[str, Any] = {}
+        usual = self._usual(base)
+        values = {} if base is None else dict(usual)
         for key, value in given.items():
             place = kebab(str(key))
             if place not in self.settings:
@@ -156,7 +164,9 @@ class Part(Reader):
                 continue
             setting, reader = self.settings[place]
             try:
-                values[setting.name] = reader.read(value, trust_imports=trust_imports)
+                values[setting.name] = _over(
+                    usual.get(setting.name), reader, value, trust_imports=trust_imports
+                )
             except FaultsError as found:
                 values[setting.name] = None
                 faults += (fault.under(place) for fault in found.faults)
@@ -169,9 +179,13 @@ class Part(Reader):
             raise FaultsError(faults)
         return made(lambda: self.cls(**values))
 
-    def values_of(self, value: Any) -> dict[str, Any]:
-        """Return every field of an instance by its key, as it is."""
-        return {key: getattr(value, setting.name) for key, (setting, _) in self.settings.items()}
+    def _usual(self, base: Any) -> dict[str, Any]:
+        """Return what fields are by Python's names if they are not given."""
+        settings = [setting for setting, _ in self.settings.values()]
+        if base is not None:
+            return {setting.name: getattr(base, setting.name) for setting in settings}
+        known = (setting for setting in settings if setting.default is not REQUIRED)
+        return {setting.name: setting.default for setting in known}
 
     def write(self, value: Any) -> dict[str, Any]:
         """Return every field by its key."""
@@ -289,6 +303,14 @@ class OneOrSeveral(Reader):
     def describe(self) -> dict[str, Any]:
         """Return both schemas."""
         return {"oneOf": [self.one.describe(), self.several.describe()]}
+
+
+def _over(usual: Any, reader: Reader, given: Any, *, trust_imports: bool) -> Any:
+    """Read a field; of a nested part what is not given stays as it usually is in this place."""
+    part = reader.part if isinstance(reader, OrNone) else reader
+    if isinstance(part, Part) and isinstance(given, Mapping) and isinstance(usual, part.cls):
+        return part.build(given, trust_imports=trust_imports, base=usual)
+    return reader.read(given, trust_imports=trust_imports)
 
 
 def reader_of(hint: Any, nested: Nested) -> Reader:

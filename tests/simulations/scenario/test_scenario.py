@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,20 @@ def test_a_preset_is_the_base_of_the_given_fields(tmp_path: Path) -> None:
     defense = load(text, tmp_path).defense
     assert isinstance(defense, DHBE)
     assert (defense.iterations, defense.batch_size, defense.student_lr) == (9, 256, 0.1)
+
+
+def test_a_preset_is_the_base_inside_nested_settings_too(tmp_path: Path) -> None:
+    text = "name: x\ndefense: {name: dhbe, preset: faithful, generators: {width: 4}}"
+    scenario = load(text, tmp_path)
+    faithful = DHBE.faithful()
+    generators = replace(faithful.generators, width=4)
+    assert scenario.defense == replace(faithful, generators=generators)
+    again = load(text, tmp_path, "defense.generators.latent-size=8")
+    assert again.defense == replace(
+        faithful, generators=replace(generators, latent_size=8)
+    )
+    assert faults_of("name: x\ndefense: {name: dhbe, preset: faithful, generators: {widt: 4}}",
+                     tmp_path)[0].startswith("defense.generators.widt: unknown key")  # fmt: skip
 
 
 def test_a_model_may_be_anybodys(tmp_path: Path) -> None:
