@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
+from benchmarks.rows import provenance
 from simulations.federation.run import run_scenario
 from simulations.scenario.load import load_scenario
 
@@ -104,7 +105,8 @@ def main() -> None:
     for key in asked:
         if arguments.table or key in done:
             continue
-        row = dict(zip(KEY, key, strict=True)) | measure(arguments.base, arguments.set, *key[1:])
+        row = dict(zip(KEY, key, strict=True)) | provenance()
+        row |= measure(arguments.base, arguments.set, *key[1:])
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         rows.append(row)

@@ -162,6 +162,8 @@ class OwnData:
     images: Tensor | None = field(default=None, repr=False, compare=False)
     """Filled in for each victim."""
 
+    needs: ClassVar[str] = "unlabelled images of the clients' kind"
+
     def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
         """Return `num` images drawn at random."""
         assert self.images is not None
@@ -175,6 +177,8 @@ class OtherData:
 
     images: Tensor | None = field(default=None, repr=False, compare=False)
     """Filled in for each victim."""
+
+    needs: ClassVar[str] = "unlabelled images of another kind"
 
     def draw(self, num: int, shape: tuple[int, int, int]) -> Tensor:
         """Return `num` images drawn at random."""

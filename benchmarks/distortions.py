@@ -8,7 +8,6 @@ searched again. The markdown table is printed at the end.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import torch
 from benchmarks import RESULTS
 from benchmarks.inspections import SMALL
 from benchmarks.repair import root_of
+from benchmarks.rows import provenance, read, write
 from benchmarks.victims import Farm, Setting, say
-from fl_defense.atomic_write import replace_file
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.training import frozen_copy, seeded
 from fl_defense.search.distortions import DistortionSearch, DistortionSettings, Measurement
@@ -49,9 +48,7 @@ def main() -> None:
     parser.add_argument("--small-cache", type=Path, default=Path("data/victims"))
     parser.add_argument("--out", type=Path, default=RESULTS / "distortions.json")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read(arguments.out) or []
     large, small = (
         Farm(cache, dict(arguments.root), torch.device("cpu"), max_test=1000)
         for cache in (arguments.cache, arguments.small_cache)
@@ -70,8 +67,8 @@ def main() -> None:
     for farm, setting in settings:
         identity = {name: getattr(setting, name) for name in ("data", "model", "trigger", "seed")}
         if not any(identity.items() <= row.items() for row in rows):
-            rows.append(identity | search(farm, setting))
-            replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
+            rows.append(identity | search(farm, setting) | provenance())
+            write(arguments.out, rows)
     say(table(rows))
 
 

@@ -14,7 +14,6 @@ their range.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
-from fl_defense.atomic_write import replace_file
+from benchmarks.rows import provenance, read, write
 from simulations.federation.run import run_scenario
 from simulations.measurement.metrics import columns
 from simulations.scenario.load import load_scenario
@@ -84,9 +83,7 @@ def main() -> None:
     parser.add_argument("--out", help="name of the JSON file in benchmarks/results")
     arguments = parser.parse_args()
     out = RESULTS / (arguments.out or f"{arguments.scenario.stem}.json")
-    results: Results = {}
-    if out.exists():
-        results = json.loads(out.read_text(encoding="utf-8"))
+    results: Results = read(out) or {}
     for variant in arguments.variants:
         for seed in arguments.seeds:
             overrides = [*VARIANTS[variant], f"seed={seed}", f"engine.name={arguments.engine}"]
@@ -103,9 +100,8 @@ def main() -> None:
                 }
                 for measured in result.records
             ]
-            put(results, variant, result.summary | {"by_round": rounds})
-            # Written after every run: an interrupted benchmark keeps what it has measured.
-            replace_file(out, (json.dumps(results, indent=1) + "\n").encode())
+            put(results, variant, result.summary | {"by_round": rounds} | provenance())
+            write(out, results)
             print(row(f"{variant}, seed {seed}", [result.summary]), flush=True)  # noqa: T201
     print(table(results))  # noqa: T201
 

@@ -10,7 +10,6 @@ models whose suspected class is the target.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from statistics import fmean, median
@@ -22,8 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import RESULTS
+from benchmarks.rows import provenance, read, write
 from benchmarks.victims import MODELS, Farm, Setting, say
-from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import FreeEagle, Inspection, TriggerSearch
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.suspicion import calibrated_bound
@@ -60,9 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     roots = {"fashion-mnist": arguments.fashion_mnist}
     farm = Farm(arguments.cache, roots, torch.device("cpu"), max_test=1000)
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read(arguments.out) or []
     for seed in range(arguments.num):
         for data in arguments.data:
             for kind in arguments.kinds:
@@ -75,9 +72,7 @@ def main() -> None:
                     if any(identity.items() <= row.items() for row in rows):
                         continue
                     rows.append(identity | inspect(farm, setting, INSPECTIONS[name]))
-                    # Written after every row: an interrupted benchmark keeps what it measured.
-                    text = json.dumps(rows, indent=1) + "\n"
-                    replace_file(arguments.out, text.encode())
+                    write(arguments.out, rows)
     say(table(current(rows)))
 
 
@@ -97,6 +92,7 @@ def inspect(farm: Farm, setting: Setting, inspection: Inspection) -> dict[str, A
         "target": setting.target,
         **{score: getattr(found, score) for score in SCORES if hasattr(found, score)},
         **victim.measure(DeployedModel(victim.model, victim.spec.pixels)),
+        **provenance(),
     }
 
 

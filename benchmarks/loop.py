@@ -13,7 +13,6 @@ Rows named small have 20,000 images instead of 60,000 and fewer rounds.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
-from fl_defense.atomic_write import replace_file
+from benchmarks.rows import provenance, read, write
 from fl_defense.rounds.records import RoundRecord
 from simulations.federation.run import run_scenario
 from simulations.measurement.measured_round import MeasuredRound
@@ -99,9 +98,7 @@ def main() -> None:
 
 def load() -> list[dict[str, Any]]:
     """Return all runs that are measured."""
-    found: list[dict[str, Any]] = (
-        json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else []
-    )
+    found: list[dict[str, Any]] = read(OUT) or []
     return found
 
 
@@ -110,7 +107,7 @@ def save(run: dict[str, Any]) -> None:
     others = [old for old in load() if (old["row"], old["seed"]) != (run["row"], run["seed"])]
     order = list(ROWS)
     runs = sorted([*others, run], key=lambda each: (order.index(each["row"]), each["seed"]))
-    replace_file(OUT, (json.dumps(runs, indent=1) + "\n").encode())
+    write(OUT, runs)
 
 
 def measure(row: str, seed: int) -> dict[str, Any]:
@@ -119,7 +116,8 @@ def measure(row: str, seed: int) -> dict[str, Any]:
     scenario = load_scenario(Path(path), [*overrides, f"seed={seed}", "engine.name=in-process"])
     with tempfile.TemporaryDirectory() as folder:
         result = run_scenario(scenario, Path(folder) / "run")
-    return {"row": row, "seed": seed, "screens": repr(scenario.screens)} | summary(result.records)
+    identity = {"row": row, "seed": seed, "screens": repr(scenario.screens)}
+    return identity | provenance() | summary(result.records)
 
 
 def summary(rounds: Sequence[MeasuredRound]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ mean over the first ten rounds after the warm-up and over the last ten. Linux on
 
 import argparse
 import gc
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
-from fl_defense.atomic_write import replace_file
+from benchmarks.rows import provenance, write
 from simulations.federation.run import run_scenario
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.scenario.load import load_scenario
@@ -39,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = measure(arguments.rounds)
     out = RESULTS / "memory.json"
-    replace_file(out, (json.dumps(result) + "\n").encode())
+    write(out, result | provenance())
     print(  # noqa: T201
         f"{arguments.rounds} rounds: {result['first']:.0f} MiB after the warm-up, "
         f"{result['last']:.0f} MiB at the end, growth {result['growth_per_round']:.3f} MiB a round"

@@ -12,7 +12,6 @@ or if the caller is told: `not repaired`, or a refusal.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,8 @@ import torch
 
 from benchmarks import RESULTS
 from benchmarks.repair import root_of
+from benchmarks.rows import provenance, read, write
 from benchmarks.victims import Farm, Setting, say
-from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.gate import DoNoHarmGate
@@ -69,9 +68,7 @@ MOST_ASR, MOST_LOST, MOST_LOST_OF_CLEAN = 0.10, 0.03, 0.02
 def main() -> None:
     """Run the rows, write JSON, print the table."""
     arguments = parse()
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read(arguments.out) or []
     roots = dict(arguments.root)
     farm = Farm(arguments.cache, roots, torch.device(arguments.device), arguments.max_test)
     for seed in arguments.seeds:
@@ -82,10 +79,10 @@ def main() -> None:
                 identity["is"] = repr(DEFENSES[name])
                 if any(identity.items() <= row.items() for row in rows) and not arguments.again:
                     continue
-                row = identity | {"label": arguments.label} | measure(farm, setting, DEFENSES[name])
+                row = identity | {"label": arguments.label} | provenance()
+                row |= measure(farm, setting, DEFENSES[name])
                 rows.append(row)
-                # Written after every row: an interrupted benchmark keeps what it measured.
-                replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
+                write(arguments.out, rows)
                 say(f"{kind}, seed {seed}, {name}: {cell([row])}, {row['seconds']:.0f} s")
     say(table(rows))
 

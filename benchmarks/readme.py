@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.report import load
+from benchmarks.rows import results_of
 from fl_defense.atomic_write import replace_file
 
 README = Path(__file__).parents[1] / "README.md"
@@ -37,7 +37,7 @@ def main() -> None:
 
 def federations() -> Iterator[str]:
     """Yield the rows of federations: undefended, repaired at release, and with the loop."""
-    digits = load("digits_repair_only")
+    digits = results_of("digits_repair_only")
     for variant, name in (
         ("undefended", "digits, attacked, no defense"),
         ("no attack", "digits, nobody attacks, no defense"),
@@ -46,7 +46,7 @@ def federations() -> Iterator[str]:
         runs = digits[variant]
         rates = [run["last_three_rounds"]["released"] for run in runs]
         yield line(name, [run["seed"] for run in runs], rates)
-    for run in load("loop"):
+    for run in results_of("loop"):
         told = (
             f"{run['malicious_left_out']} of {run['malicious_replies']}, "
             f"{run['honest_left_out']} of {run['honest_replies']}"
@@ -56,7 +56,7 @@ def federations() -> Iterator[str]:
 
 def single_models() -> Iterator[str]:
     """Yield the rows of repaired models, each with the model before."""
-    rows = load("repair")
+    rows = results_of("repair")
     for data, trigger, defense in REPAIRED:
         found = [
             row

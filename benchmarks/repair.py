@@ -17,7 +17,6 @@ that no sanitizer has seen; ASR and robust accuracy leave out images of the targ
 """
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -34,8 +33,8 @@ import torch
 from benchmarks import RESULTS
 from benchmarks.controls import OracleFeatures, OtherData, OwnData
 from benchmarks.defenses import LEVER_GROUPS, LEVERS, SANITIZERS, changed
+from benchmarks.rows import provenance, read, write
 from benchmarks.victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting, Victim, say
-from fl_defense.atomic_write import replace_file
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.sanitizers import Sanitizer, apply_sanitizer
@@ -67,9 +66,7 @@ UNKNOWN = "?"
 def main() -> None:
     """Run the grid, write JSON, print the table."""
     arguments = parse()
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = read(arguments.out) or []
     known = SANITIZERS | LEVERS
     names = [name for asked in arguments.sanitizers for name in LEVER_GROUPS.get(asked, [asked])]
     farm = Farm(
@@ -105,10 +102,9 @@ def main() -> None:
                         say(f"skipped {name}: {error}")
                         continue
                     rows = [old for old in rows if not _same_place(old, row)] + [row]
-                    # Written after every row: an interrupted benchmark keeps what it measured.
-                    replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
+                    write(arguments.out, rows)
                     say(line([row]))
-    replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
+    write(arguments.out, rows)
     say(table(rows))
 
 
@@ -163,6 +159,7 @@ def repair(
         "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()}",
         "torch": torch.__version__,
         "python": platform.python_version(),
+        **provenance(),
     }
 
 
@@ -229,6 +226,12 @@ def number(value: float | str | None) -> str:
     if value is None:
         return "all"
     return value if isinstance(value, str) else f"{value:,}"
+
+
+def values(rows: list[dict[str, Any]], name: str, between: str = " or ") -> str:
+    """Return the different values that rows have in a field, in order of appearance."""
+    found = dict.fromkeys(row.get(name, UNKNOWN) for row in rows)
+    return between.join(number(value) for value in found)
 
 
 def _images_and_epochs(row: dict[str, Any]) -> str:

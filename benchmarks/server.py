@@ -10,7 +10,6 @@ ratios to FedAvg's.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -29,8 +28,8 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import nn
 
 from benchmarks import RESULTS
+from benchmarks.rows import provenance, write
 from fl_defense import CheckpointFile, ModelSpec, NoDefense, SanitizingStrategy, Schedule
-from fl_defense.atomic_write import replace_file
 from fl_defense.screens import NormClipping
 from simulations.engines.in_process import set_task_identity
 
@@ -102,8 +101,9 @@ def main() -> None:
         for kind, row in measured.items():
             row["cpu_ratio"] = row["cpu_seconds"] / alone["cpu_seconds"]
             row["memory_ratio"] = row["peak_models"] / alone["peak_models"]
-            rows.append({"kind": kind, "weights": arguments.weights, "replies": replies, **row})
-    replace_file(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
+            row |= {"weights": arguments.weights, "replies": replies} | provenance()
+            rows.append({"kind": kind, **row})
+    write(arguments.out, rows)
     sys.stdout.write(table(rows) + "\n")
 
 

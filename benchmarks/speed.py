@@ -10,7 +10,6 @@ into results/speed.json, in place of those of the same network, device and threa
 """
 
 import argparse
-import json
 import os
 import time
 import warnings
@@ -28,8 +27,8 @@ from torch.nn import functional
 
 from benchmarks import RESULTS
 from benchmarks.defenses import SANITIZERS, changed
+from benchmarks.rows import provenance, read, write
 from benchmarks.victims import MODELS, say
-from fl_defense.atomic_write import replace_file
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec
@@ -92,8 +91,15 @@ def measure(model: str, shape: tuple[int, int, int], device: str, repeats: int) 
         told = {"what": name, "precision": precision, "seconds": median(times)}
         rows.append(told | {"images": median(ratios), "least": min(ratios), "most": max(ratios)})
     named = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
-    return {"model": model, "shape": list(shape), "device": named, "repeats": repeats,
-            "training_ms_per_image": 1000 * median(per_image), "rows": rows}  # fmt: skip
+    return {
+        "model": model,
+        "shape": list(shape),
+        "device": named,
+        "repeats": repeats,
+        "training_ms_per_image": 1000 * median(per_image),
+        "rows": rows,
+        **provenance(),
+    }
 
 
 def seconds(work: Work, spec: ModelSpec, device: str) -> float:
@@ -144,15 +150,13 @@ def main() -> None:
     # Networks without a backdoor have nothing to unlearn; the time is the same.
     warnings.simplefilter("ignore", NoEffectWarning)
     channels, height, width = arguments.shape
-    results: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        results = json.loads(arguments.out.read_text(encoding="utf-8"))
+    results: list[dict[str, Any]] = read(arguments.out) or []
     for model in arguments.models:
         result = measure(model, (channels, height, width), arguments.device, arguments.repeats)
         same = ("model", "shape", "device")
         place = [result[name] for name in same]
         results = [old for old in results if [old[name] for name in same] != place] + [result]
-        replace_file(arguments.out, (json.dumps(results, indent=1) + "\n").encode())
+        write(arguments.out, results)
     say(table(results))
 
 

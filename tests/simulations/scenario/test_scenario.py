@@ -133,9 +133,7 @@ def test_a_preset_is_the_base_inside_nested_settings_too(tmp_path: Path) -> None
     generators = replace(faithful.generators, width=4)
     assert scenario.defense == replace(faithful, generators=generators)
     again = load(text, tmp_path, "defense.generators.latent-size=8")
-    assert again.defense == replace(
-        faithful, generators=replace(generators, latent_size=8)
-    )
+    assert again.defense == replace(faithful, generators=replace(generators, latent_size=8))
     assert faults_of("name: x\ndefense: {name: dhbe, preset: faithful, generators: {widt: 4}}",
                      tmp_path)[0].startswith("defense.generators.widt: unknown key")  # fmt: skip
 
