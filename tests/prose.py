@@ -8,8 +8,8 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 LINK = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
 END = re.compile(r"(?<=[.!?])[\"')*_]*\s+(?=[A-Z`*\"'(\[])")
-SHORT_FORMS = re.compile(r"\b(et al|e\.g|i\.e|vs|cf|Fig|Eq|No)\.")
-"""A dot that ends no sentence."""
+INSIDE = re.compile(r"`[^`]*`|\b(?:et al|e\.g|i\.e|vs|cf|Fig|Eq|No)\.")
+"""Where a dot ends no sentence: code and short forms."""
 
 
 def paragraphs(text: str) -> Iterator[str]:
@@ -26,7 +26,7 @@ def paragraphs(text: str) -> Iterator[str]:
 def sentences(text: str) -> Iterator[str]:
     """Yield the sentences of a page."""
     for paragraph in paragraphs(text):
-        guarded = SHORT_FORMS.sub(lambda form: form[0].replace(".", "\0"), paragraph)
+        guarded = INSIDE.sub(lambda found: found[0].replace(".", "\0"), paragraph)
         yield from (each.replace("\0", ".") for each in END.split(guarded))
 
 
