@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "fl_defense.state": (0, set()),
     "fl_defense.facts": (0, set()),
     "fl_defense.atomic_write": (0, set()),
+    "fl_defense.seal": (0, set()),
     "fl_defense.metrics": (0, {"torch"}),
     "fl_defense.model": (1, {"torch"}),
     "fl_defense.model.files": (1, {"torch", "safetensors"}),

@@ -3,13 +3,12 @@
 A checkpoint holds everything that later rounds depend on: the arrays sent to clients and those
 released, the attributes of the wrapped strategies (momenta and the like), what the defense carries
 from round to round, and the states of the random generators. A file is replaced by an atomic rename
-and carries a checksum; reading it runs no code.
+and carries a seal, of the journal of its rounds too; reading it runs no code.
 """
 
 import hashlib
 import inspect
 import io
-import pickle
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,22 +17,22 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from torch import Tensor
 
 from fl_defense.atomic_write import replace_file
 from fl_defense.flower.layouts import Layout
+from fl_defense.flower.packing import CheckpointError, pack, unpack
 from fl_defense.log import logger
+from fl_defense.model.archives import check_torch_archive
+from fl_defense.rounds.journal import Journal
 from fl_defense.rounds.repairer import RepairState
+from fl_defense.seal import Seal
 from fl_defense.state import State
+from fl_defense.validation import one_line
 
-MAGIC = b"fl-defense checkpoint 1 "
+MAGIC = b"fl-defense checkpoint 2 "
 """First bytes of a file; the number is the format's."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written or must not be used; the message says where and why."""
 
 
 @dataclass(kw_only=True)
@@ -83,6 +82,22 @@ class StrategyState:
                 attributes[name] = value
         return cls(name=type(strategy).__name__, attributes=attributes, left_out=left_out)
 
+    def misfit(self, strategy: Strategy) -> str | None:
+        """Return which attribute is none that `strategy` could have had, or None.
+
+        Methods stay the strategy's own, and a number stays a number.
+        """
+        now = vars(strategy)
+        for name, value in self.attributes.items():
+            if not isinstance(name, str) or not name.isidentifier() or name.startswith("__"):
+                return f"{name!r} is no name of an attribute"
+            mine = now.get(name, getattr(type(strategy), name, None))
+            if inspect.isroutine(mine) or isinstance(mine, Strategy | property):
+                return f"{name!r} is no data of {self.name}"
+            if isinstance(mine, str | int | float) and _plain_kind(value) != _plain_kind(mine):
+                return f"{name!r} must be {_plain_kind(mine)}, got {type(value).__name__}"
+        return None
+
     def bring_back(self, strategy: Strategy) -> None:
         """Set the attributes of `strategy`, and tell which start afresh."""
         vars(strategy).update(self.attributes)
@@ -100,6 +115,8 @@ class Checkpoint:
     """The wrapped strategies, the outermost first."""
     generators: Mapping[str, Any]
     """States of the global random generators of Python, numpy and torch."""
+    journal_head: str = ""
+    """The seal of the last line of the journal when this was written; "" without a journal."""
 
     @classmethod
     def take(cls, carried: Carried, strategies: Iterable[Strategy]) -> Self:
@@ -114,7 +131,8 @@ class Checkpoint:
         """Set the attributes of the wrapped strategies, and the random generators.
 
         Raises:
-            CheckpointError: if the strategies are of other classes than those that were kept.
+            CheckpointError: if the strategies are of other classes than those that were kept, or an
+                attribute is none of theirs.
         """
         strategies = list(strategies)
         kept = [state.name for state in self.strategies]
@@ -124,9 +142,18 @@ class Checkpoint:
                 f"checkpoint: written with the strategies {kept}, got {found}; "
                 "wrap the same ones, or start the run anew"
             )
-        for state, strategy in zip(self.strategies, strategies, strict=True):
+        pairs = list(zip(self.strategies, strategies, strict=True))
+        for state, strategy in pairs:
+            if (misfit := state.misfit(strategy)) is not None:
+                raise CheckpointError(f"checkpoint: {misfit}; bring back a copy of the file")
+        try:
+            _set_generator_states(self.generators)
+        except Exception as error:  # whoever forged it may have put anything there
+            raise CheckpointError(
+                f"checkpoint: holds no state of the generators ({one_line(error)})"
+            ) from error
+        for state, strategy in pairs:
             state.bring_back(strategy)
-        _set_generator_states(self.generators)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +164,17 @@ class CheckpointFile:
     """The file; its folder must exist."""
     belongs_to: str = ""
     """Describes the run; a checkpoint of a run described otherwise is refused."""
+    seal: Seal = field(default_factory=Seal)
+    """With the key, if there is one: without it nobody can forge a checkpoint."""
+    journal: Journal | None = None
+    """The lines of the run; a checkpoint vouches for those that were there when it was written."""
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replace the file; after a crash it holds either the old checkpoint or the new one.
 
         Raises:
             CheckpointError: if something carried is of a kind that cannot be stored.
+            OSError: if the file cannot be written; the old one is there still.
         """
         content = {
             "belongs_to": _digest(self.belongs_to.encode()),
@@ -153,7 +185,9 @@ class CheckpointFile:
         buffer = io.BytesIO()
         torch.save(pack(content, "checkpoint"), buffer)
         payload = buffer.getvalue()
-        replace_file(self.path, MAGIC + _digest(payload).encode() + b"\n" + payload)
+        head = b"" if self.journal is None else self.journal.head.encode()
+        seal = self.seal.of(head, payload).encode()
+        replace_file(self.path, MAGIC + seal + b" " + head + b"\n" + payload)
 
     def read(self) -> Checkpoint:
         """Return the checkpoint.
@@ -161,6 +195,33 @@ class CheckpointFile:
         Raises:
             CheckpointError: if the file is missing, damaged, no checkpoint, or of another run.
         """
+        head, payload = self._opened()
+        try:
+            check_torch_archive(io.BytesIO(payload), len(payload))
+            stored = unpack(torch.load(io.BytesIO(payload), weights_only=True))
+            belongs_to = stored["belongs_to"]
+            checkpoint = _checkpoint_of(stored, head)
+        except Exception as error:  # whoever forged it may have put anything there
+            raise CheckpointError(
+                f"{self.path}: cannot be loaded here ({one_line(error)})"
+            ) from error
+        if belongs_to != _digest(self.belongs_to.encode()):
+            raise CheckpointError(
+                f"{self.path}: belongs to a run with other settings; "
+                "give it the settings that it was written with, or start the run anew"
+            )
+        return checkpoint
+
+    def read_head(self) -> str:
+        """Return the seal of the journal's last line when the checkpoint was written.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged or no checkpoint.
+        """
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[str, bytes]:
+        """Return the journal's seal and what the file holds, as they were sealed together."""
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -170,28 +231,39 @@ class CheckpointFile:
                 f"{self.path}: not a checkpoint of this version, got {content[:24]!r}; "
                 "start the run anew"
             )
-        digest, _, payload = content.removeprefix(MAGIC).partition(b"\n")
-        if digest != _digest(payload).encode():
+        line, _, payload = content.removeprefix(MAGIC).partition(b"\n")
+        seal, _, head = line.partition(b" ")
+        refusal = self.seal.refusal(seal.decode("latin-1"), head, payload)
+        if refusal == "was changed":
+            refusal = "damaged, its checksum does not fit"
+        if refusal is not None:
             raise CheckpointError(
-                f"{self.path}: damaged, its checksum does not fit; "
-                "bring back a copy or start the run anew"
+                f"{self.path}: {refusal}; bring back a copy or start the run anew"
             )
-        try:
-            stored = unpack(torch.load(io.BytesIO(payload), weights_only=True))
-        except (RuntimeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{self.path}: cannot be loaded here ({error})") from error
-        if stored["belongs_to"] != _digest(self.belongs_to.encode()):
-            raise CheckpointError(
-                f"{self.path}: belongs to a run with other settings; "
-                "give it the settings that it was written with, or start the run anew"
-            )
-        return Checkpoint(
-            carried=Carried(
-                **{**stored["carried"], "repair": RepairState(**stored["carried"]["repair"])}
-            ),
-            strategies=[StrategyState(**state) for state in stored["strategies"]],
-            generators=stored["generators"],
-        )
+        return head.decode("latin-1"), payload
+
+
+def _checkpoint_of(stored: Mapping[str, Any], head: str) -> Checkpoint:
+    """Return what was stored, if it is what `write` stores.
+
+    Raises:
+        TypeError: if something is of another kind.
+    """
+    carried = Carried(**{**stored["carried"], "repair": RepairState(**stored["carried"]["repair"])})
+    strategies = [StrategyState(**state) for state in stored["strategies"]]
+    if type(carried.round) is not int or carried.round < 0:
+        raise TypeError(f"round must be a number from 0 on, got {carried.round!r}")
+    for arrays in (carried.arrays, carried.released, *carried.earlier):
+        if not isinstance(arrays, ArrayRecord | None):
+            raise TypeError(f"models must be arrays, got {type(arrays).__name__}")
+    if not isinstance(carried.layouts, dict) or not isinstance(stored["generators"], dict):
+        raise TypeError("layouts and generators must be mappings")
+    return Checkpoint(
+        carried=carried,
+        strategies=strategies,
+        generators=stored["generators"],
+        journal_head=head,
+    )
 
 
 def _generator_states() -> dict[str, Any]:
@@ -218,58 +290,11 @@ def _set_generator_states(states: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state(state, device)
 
 
-def pack(value: Any, where: str) -> Any:
-    """Return `value` made of tensors, numbers, strings and containers, which load without code.
-
-    Raises:
-        CheckpointError: if it holds anything else; the message names it after `where`.
-    """
-    if isinstance(value, np.ndarray | np.generic):
-        return _pack_numpy(value, where)
-    if value is None or isinstance(value, bool | int | float | str | Tensor):
-        return value
-    if isinstance(value, ArrayRecord):
-        return (
-            "arrays",
-            {name: _pack_numpy(array.numpy(), where) for name, array in value.items()},
-        )
-    if isinstance(value, Mapping):
-        return ("dict", {key: pack(item, f"{where}.{key}") for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return (kind, [pack(item, f"{where}[{index}]") for index, item in enumerate(value)])
-    raise CheckpointError(
-        f"{where}: cannot be kept in a checkpoint, got {type(value).__name__}; "
-        "carry tensors, arrays, numbers, strings, and lists or dicts of them"
-    )
-
-
-def unpack(value: Any) -> Any:
-    """Undo `pack`."""
-    if not isinstance(value, tuple):
-        return value
-    kind, content = value
-    match kind:
-        case "arrays":
-            return ArrayRecord({name: Array(unpack(array)) for name, array in content.items()})
-        case "dict":
-            return {key: unpack(item) for key, item in content.items()}
-        case "list":
-            return [unpack(item) for item in content]
-        case "tuple":
-            return tuple(unpack(item) for item in content)
-        case "array":
-            return content.numpy()
-        case _:
-            return content.numpy()[()]
-
-
-def _pack_numpy(value: Any, where: str) -> tuple[str, Tensor]:
-    kind = "array" if isinstance(value, np.ndarray) else "number"
-    try:
-        return kind, torch.from_numpy(np.array(value))
-    except TypeError as error:
-        raise CheckpointError(f"{where}: cannot be kept in a checkpoint ({error})") from error
+def _plain_kind(value: object) -> str:
+    """Return the word for a text or a number; numpy's numbers are numbers."""
+    if isinstance(value, str):
+        return "text"
+    return "a number" if isinstance(value, int | float | np.number | np.bool_) else "something else"
 
 
 def _digest(content: bytes) -> str:

@@ -9,8 +9,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fl_defense.flower.arrays import check_arrays
-from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointFile
 from fl_defense.flower.inner_strategies import wrapped_strategies
+from fl_defense.flower.packing import CheckpointError
 from fl_defense.log import logger
 from fl_defense.model.spec import ModelSpec
 
@@ -52,14 +53,16 @@ class ResumableStrategy(Strategy):
         Raises:
             CheckpointError: if the checkpoint was written by other strategies or for another model.
         """
-        if checkpoint.carried.arrays is not None:
+        carried = checkpoint.carried
+        for arrays in (carried.arrays, carried.released, *carried.earlier):
             try:
-                check_arrays(checkpoint.carried.arrays, self.spec, "checkpoint")
+                if arrays is not None:
+                    check_arrays(arrays, self.spec, "checkpoint")
             except ValueError as error:
                 raise CheckpointError(str(error)) from error
         checkpoint.bring_back(wrapped_strategies(self.strategy))
-        self._carried = checkpoint.carried
-        self._num_finished = checkpoint.carried.round
+        self._carried = carried
+        self._num_finished = carried.round
 
     def start(
         self,

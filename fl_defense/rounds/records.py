@@ -151,28 +151,45 @@ def read_records(path: Path) -> list[RoundRecord]:
     """Read a .jsonl file of records; a last line cut off by a crash is left out.
 
     Raises:
+        OSError: if the file cannot be read.
         ValueError: if any other line is not a record, with its number.
     """
-    return read_lines(path, lambda keys: RoundRecord(**keys))
+    return [record for _, record in read_lines(path, lambda keys: RoundRecord(**keys))]
 
 
-def read_lines(path: Path, read: Callable[[dict[str, Any]], Read]) -> list[Read]:
+def read_lines(path: Path, read: Callable[[dict[str, Any]], Read]) -> list[tuple[str, Read]]:
     """Read each line of a .jsonl file of rounds; a last line cut off by a crash is left out.
 
     Args:
         path: the file.
         read: makes a round from a line's mapping; raises TypeError where keys do not fit.
 
+    Returns:
+        Each line's text, and what was made of it.
+
     Raises:
+        OSError: if the file cannot be read.
         ValueError: if any other line is not a round, with its number.
     """
-    rounds: list[Read] = []
+    rounds: list[tuple[str, Read]] = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rounds.append(read(json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as error:
-            if number == len(lines):
+            rounds.append((line, read(_mapping(line))))
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
-            raise ValueError(f"{path}:{number}: not a round record ({error})") from error
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path}:{number}: not a round record ({reason})") from error
     return rounds
+
+
+def _mapping(line: str) -> dict[str, Any]:
+    content = json.loads(line, parse_constant=_no_number)
+    if not isinstance(content, dict):
+        raise TypeError(f"must be a mapping, got {type(content).__name__}")
+    return content
+
+
+def _no_number(name: str) -> float:
+    raise TypeError(f"{name} is no number")

@@ -1,6 +1,5 @@
 """The command line: fl-defense run | show | calibrate, and what the other files here add."""
 
-import json
 import math
 import os
 from datetime import datetime
@@ -13,7 +12,9 @@ import typer
 from fl_defense import __version__
 from simulations import shipped
 from simulations.cli import model_commands, run_commands, start_commands
+from simulations.cli.doubts import tell_doubts
 from simulations.cli.terminal import clear_errors, console, escape
+from simulations.cli.trust import Trust
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
 # hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
@@ -143,6 +144,7 @@ def show(
     """Print the rounds of results folders, and the summaries of runs that are finished."""
     with clear_errors():
         from simulations.measurement.finished_runs import folders_of_runs
+        from simulations.measurement.reading import as_written, read_json
         from simulations.measurement.results_folder import read_rounds
         from simulations.measurement.round_table import header, row
 
@@ -151,12 +153,15 @@ def show(
             if len(runs) > 1:
                 console.rule(escape(str(folder)), align="left")
             console.print(f"[bold]{header()}[/bold]")
-            for measured in rounds:
-                console.print(escape(row(measured)))
+            with as_written(folder):
+                for measured in rounds:
+                    console.print(escape(row(measured)))
             if (folder / "summary.json").exists():
-                _print_summary(json.loads((folder / "summary.json").read_text()), folder)
+                with as_written(folder):
+                    _print_summary(read_json(folder / "summary.json"), folder)
             else:
                 console.print(f"not finished; fl-defense run --resume {escape(str(folder))}")
+        tell_doubts(folders)
 
 
 @app.command()
@@ -167,14 +172,17 @@ def calibrate(
     false_positive_rate: Annotated[
         float, typer.Option(help="Share of rounds without attackers that may raise the alarm.")
     ] = 0.05,
+    trust: Trust = False,
 ) -> None:
     """Find the alarm's bound from inspected runs of a scenario without attackers."""
     with clear_errors():
         from statistics import median
 
         from simulations.measurement.calibration import calibrate
+        from simulations.measurement.reading import as_written
 
-        found = calibrate(folders, false_positive_rate)
+        with as_written(*folders):
+            found = calibrate(folders, false_positive_rate, trust=trust)
         console.print(
             f"{len(found.anomalies)} rounds of {len(folders)} runs without attackers: anomaly "
             f"{found.anomalies[0]:.2f} to {found.anomalies[-1]:.2f}, "
@@ -183,6 +191,7 @@ def calibrate(
         # Rounded up: rounded down, the round it comes from would raise the alarm.
         bound = max(1, math.ceil(1000 * found.bound)) / 1000
         console.print(f"--set repair.schedule.on-suspicion={bound:.3f}")
+        tell_doubts(folders)
 
 
 def _introduce(scenario: Any) -> None:

@@ -9,6 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simulations.cli.outputs import Force, check_output
 from simulations.cli.terminal import EXIT_SUSPECT, clear_errors, console, errors
+from simulations.cli.trust import Trust
 
 app = typer.Typer()
 
@@ -56,15 +57,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust",
-        help="Import code that a scenario.yaml beside the model names; it runs as you do.",
-    ),
-]
 
 
 @app.command()

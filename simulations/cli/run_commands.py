@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from simulations.cli.doubts import tell_doubts
 from simulations.cli.outputs import Force, check_output
 from simulations.cli.terminal import EXIT_FAILED, clear_errors, console, errors, escape
+from simulations.cli.trust import Trust
 
 app = typer.Typer()
 
@@ -32,8 +34,12 @@ def compare(
     """Compare finished runs: means over seeds with intervals, differences, the worst attack."""
     with clear_errors():
         from simulations.measurement.comparison_tables import compare
+        from simulations.measurement.reading import as_written
 
-        print(compare(folders, stage=stage, form=form, against=against))  # noqa: T201 - for a pipe
+        with as_written(*folders):
+            table = compare(folders, stage=stage, form=form, against=against)
+        print(table)  # noqa: T201 - for a pipe
+        tell_doubts(folders)
 
 
 @app.command()
@@ -90,11 +96,13 @@ def report(
         "report.html"
     ),
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write one HTML page about finished runs: curves, clients, patterns, seconds, settings."""
     with clear_errors():
         from simulations.report.page import write_report
 
         check_output("--out", out, force=force, suffixes=(".html", ".htm"))
-        count = write_report(folders, out)
+        count = write_report(folders, out, trust=trust)
         console.print(f"{count} run{'s' if count != 1 else ''}: {escape(str(out))}")
+        tell_doubts(folders)

@@ -43,29 +43,32 @@ def serve_run(grid: Grid, context: Context) -> None:
     # Imported here: clients load this module too and need no evaluation.
     from simulations.federation.preflight import check_scenario
     from simulations.federation.server import serve
+    from simulations.measurement.folder_lock import sole_writer
     from simulations.measurement.results_folder import ResultsFolder
     from simulations.measurement.round_table import header, row
 
     scenario = scenario_of(context.run_config)
     resume, out = str(context.run_config["resume"]), str(context.run_config["out"])
     data, interrupted = check_scenario(scenario), None
-    if resume:
-        folder, resumed, interrupted = ResultsFolder.reopen(Path(resume))
-        if resumed != scenario:
-            raise ConfigError([f"{resume}: holds a run of another scenario; give its own"])
-    else:
-        default = Path("results") / scenario.name / str(context.run_id)
-        folder = ResultsFolder.begin(Path(out) if out else default, scenario)
-    logger.info("results: %s", folder.path.resolve())
-    logger.info(header())
-    serve(
-        grid,
-        scenario,
-        data,
-        folder,
-        tell=lambda measured: logger.info(row(measured)),
-        interrupted=interrupted,
-    )
+    default = Path("results") / scenario.name / str(context.run_id)
+    path = Path(resume or out or default)
+    with sole_writer(path, make=not resume):
+        if resume:
+            folder, resumed, interrupted = ResultsFolder.reopen(path)
+            if resumed != scenario:
+                raise ConfigError([f"{resume}: holds a run of another scenario; give its own"])
+        else:
+            folder = ResultsFolder.begin(path, scenario)
+        logger.info("results: %s", folder.path.resolve())
+        logger.info(header())
+        serve(
+            grid,
+            scenario,
+            data,
+            folder,
+            tell=lambda measured: logger.info(row(measured)),
+            interrupted=interrupted,
+        )
 
 
 @client.train()

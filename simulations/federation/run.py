@@ -11,6 +11,7 @@ from simulations.data import ImageData
 from simulations.federation.client_app import build_client_app
 from simulations.federation.preflight import check_scenario
 from simulations.federation.server import RunResult, Tell, serve
+from simulations.measurement.folder_lock import sole_writer
 from simulations.measurement.results_folder import Interrupted, ResultsFolder
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
@@ -25,13 +26,14 @@ def run_scenario(scenario: Scenario, out: Path, tell: Tell | None = None) -> Run
         tell: called with every finished round.
 
     Raises:
-        ConfigError: if the data cannot be had or dealt out, or `out` cannot be used; nothing has
-            been written then.
+        ConfigError: if the data cannot be had or dealt out, `out` cannot be used, or another
+            process writes into it; nothing has been written then.
         FederationError: if no client is left or no round was aggregated; what is finished is in the
             folder.
     """
     data = check_scenario(scenario)
-    return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
+    with sole_writer(out, make=True):
+        return _run(scenario, data, ResultsFolder.begin(out, scenario), tell, None)
 
 
 def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
@@ -47,8 +49,9 @@ def resume_run(out: Path, tell: Tell | None = None) -> RunResult:
         FederationError: if no client is left or no round was aggregated; what is finished is in the
             folder.
     """
-    folder, scenario, interrupted = ResultsFolder.reopen(out)
-    return _run(scenario, check_scenario(scenario), folder, tell, interrupted)
+    with sole_writer(out):
+        folder, scenario, interrupted = ResultsFolder.reopen(out)
+        return _run(scenario, check_scenario(scenario), folder, tell, interrupted)
 
 
 def _run(

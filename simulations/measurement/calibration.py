@@ -31,12 +31,15 @@ class Calibration:
     """What the asked share of them exceeds."""
 
 
-def calibrate(folders: Sequence[Path], false_positive_rate: float) -> Calibration:
+def calibrate(
+    folders: Sequence[Path], false_positive_rate: float, *, trust: bool = False
+) -> Calibration:
     """Take the bound from the inspected rounds of finished or interrupted runs.
 
     Args:
         folders: results folders of one scenario's runs without attackers, that differ in the seed.
         false_positive_rate: share of benign rounds that may raise an alarm, in (0, 1).
+        trust: whether the folders' scenarios may name anybody's code, which is then run.
 
     Raises:
         ConfigError: if a folder holds no such run, the runs are of different tasks, or too few
@@ -46,7 +49,7 @@ def calibrate(folders: Sequence[Path], false_positive_rate: float) -> Calibratio
     by_seed: dict[int, Path] = {}
     anomalies: list[float] = []
     for folder in folders:
-        scenario = load_scenario(folder / "scenario.yaml")
+        scenario = load_scenario(folder / "scenario.yaml", trust_imports=trust)
         _check_benign(folder, scenario)
         task = _task(scenario)
         differing = [name for name, part in task.items() if first.get(name, part) != part]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from simulations.measurement.reading import as_written, read_json
 from simulations.scenario import ConfigError
+from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 
 NOT_A_SETTING = ("seed", "name", "engine", "device")
 """Fields that do not say what was tried: runs that differ in them alone are one group."""
@@ -63,20 +63,21 @@ def read_run(folder: Path) -> FinishedRun:
         ConfigError: if it is not finished or cannot be read.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        scenario = yaml.safe_load((folder / "scenario.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        scenario = read_yaml_file(folder / "scenario.yaml")
+    except UnsafeYamlError as error:
         raise ConfigError([f"{folder}: holds no finished run ({error})"]) from error
-    return FinishedRun(
-        folder=folder,
-        seed=scenario["seed"],
-        settings={
-            field: value
-            for field, value in _flat(scenario)
-            if field.split(".")[0] not in NOT_A_SETTING
-        },
-        summary=summary,
-    )
+    summary = read_json(folder / "summary.json")
+    with as_written(folder):
+        return FinishedRun(
+            folder=folder,
+            seed=int(scenario["seed"]),
+            settings={
+                field: value
+                for field, value in _flat(scenario)
+                if field.split(".")[0] not in NOT_A_SETTING
+            },
+            summary=summary,
+        )
 
 
 def differing_fields(runs: Sequence[FinishedRun]) -> list[str]:

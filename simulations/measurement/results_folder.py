@@ -12,11 +12,14 @@ import torch
 from safetensors.torch import save
 
 from fl_defense.atomic_write import replace_file
-from fl_defense.flower.checkpoint import Checkpoint, CheckpointError, CheckpointFile
-from fl_defense.rounds.records import append_record, read_lines
+from fl_defense.flower.checkpoint import Checkpoint, CheckpointFile
+from fl_defense.flower.packing import CheckpointError
+from fl_defense.rounds.journal import Entry
+from fl_defense.rounds.records import read_lines
 from fl_defense.screens.apply import ScreenReport
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.plots import plot_curves
+from simulations.measurement.seals import journal_of, seal_from_environment, sealed_summary
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Scenario
@@ -32,9 +35,12 @@ def read_rounds(folder: Path) -> list[MeasuredRound]:
         ConfigError: if the folder holds none that can be read.
     """
     try:
-        return read_lines(folder / "rounds.jsonl", MeasuredRound.from_keys)
+        lines = read_lines(folder / "rounds.jsonl", MeasuredRound.from_keys)
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{folder}: holds no readable run ({error})"]) from error
+        raise ConfigError(
+            [f"{folder}: holds no readable run ({' '.join(str(error).split())})"]
+        ) from error
+    return [measured for _, measured in lines]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +62,20 @@ class ResultsFolder:
     Args:
         path: the folder, which holds a run.
         scenario: that run's.
+
+    Raises:
+        ConfigError: if the key for the seals cannot be had.
     """
 
     def __init__(self, path: Path, scenario: Scenario) -> None:
         self.path = path
+        self.seal = seal_from_environment()
+        self.journal = journal_of(path, self.seal)
         self.checkpoint_file = CheckpointFile(
-            path=path / "checkpoint", belongs_to=scenario.to_yaml()
+            path=path / "checkpoint",
+            belongs_to=scenario.to_yaml(),
+            seal=self.seal,
+            journal=self.journal,
         )
 
     @classmethod
@@ -71,6 +85,7 @@ class ResultsFolder:
         Raises:
             ConfigError: if the folder already holds a run, or cannot be made.
         """
+        seal_from_environment()  # nothing is written if the key cannot be had
         if (path / "rounds.jsonl").exists() or (path / "scenario.yaml").exists():
             raise ConfigError(
                 [f"{path}: already holds a run; name another folder with --out, or use --resume"]
@@ -103,25 +118,26 @@ class ResultsFolder:
                 checkpoint = folder.checkpoint_file.read()
             except CheckpointError as error:
                 raise ConfigError([str(error)]) from error
-        records = folder._rewind(checkpoint.carried.round if checkpoint else 0)
+        records = folder._rewind(checkpoint)
         return folder, scenario, Interrupted(checkpoint=checkpoint, records=records)
 
-    def _rewind(self, num_finished: int) -> list[MeasuredRound]:
-        """Drop what was written after round `num_finished`, and return the records before.
+    def _rewind(self, checkpoint: Checkpoint | None) -> list[MeasuredRound]:
+        """Drop what was written after the checkpoint, and return the records before.
 
         A crash may come between a round's line and its checkpoint, or cut the line off.
 
         Raises:
-            ConfigError: if the lines do not fit to a checkpoint of that round.
+            ConfigError: if the lines are not those that the checkpoint vouches for.
         """
-        path = self.path / "rounds.jsonl"
+        path, num_finished = self.journal.path, checkpoint.carried.round if checkpoint else 0
         if not path.exists() and num_finished == 0:
             return []
         try:
-            records = read_lines(path, MeasuredRound.from_keys)
+            entries = self.journal.read(MeasuredRound.from_keys)
         except (OSError, ValueError) as error:
-            raise ConfigError([f"{path}: cannot be read ({error}); start the run anew"]) from error
-        last = records[-1].round if records else 0
+            reason = " ".join(str(error).split())
+            raise ConfigError([f"{path}: cannot be read ({reason}); start the run anew"]) from error
+        last = entries[-1].value.round if entries else 0
         if not num_finished <= last <= num_finished + 1:
             raise ConfigError(
                 [
@@ -129,16 +145,17 @@ class ResultsFolder:
                     f"{num_finished}; bring back the missing file or start the run anew"
                 ]
             )
-        kept = [record for record in records if record.round <= num_finished]
-        if num_finished == 0:
-            path.unlink()
-            return []
-        replace_file(path, "".join(record.to_json() + "\n" for record in kept).encode())
-        return kept
+        kept = [each for each in entries if checkpoint and each.value.round <= num_finished]
+        if checkpoint is not None and (doubt := _doubt(kept, checkpoint)) is not None:
+            raise ConfigError(
+                [f"{path}: {doubt}; bring back the file as it was written, or start the run anew"]
+            )
+        self.journal.keep(kept)
+        return [each.value for each in kept]
 
     def append(self, record: MeasuredRound) -> None:
         """Write one round, to the disk."""
-        append_record(self.path / "rounds.jsonl", record)
+        self.journal.append(record)
 
     def save_pictures(self, server_round: int, screens: Sequence[ScreenReport]) -> None:
         """Write what screens found in a round, a PNG for each pattern."""
@@ -160,7 +177,18 @@ class ResultsFolder:
     ) -> None:
         """Write what is known at the end; the summary comes last and says that all is there."""
         contiguous = {name: value.contiguous() for name, value in arrays.items()}
-        replace_file(self.path / "model.safetensors", save(contiguous))
+        weights = save(contiguous)
+        replace_file(self.path / "model.safetensors", weights)
         plot_curves(records, self.path / "curves.png", title=summary["scenario"])
-        replace_file(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        sealed = sealed_summary(summary, self.seal, rounds=self.journal.head, model=weights)
+        replace_file(self.path / "summary.json", (json.dumps(sealed, indent=2) + "\n").encode())
         self.checkpoint_file.path.unlink(missing_ok=True)
+
+
+def _doubt(kept: Sequence[Entry[MeasuredRound]], checkpoint: Checkpoint) -> str | None:
+    """Return why lines are not those that a checkpoint vouches for, or None if they are."""
+    if not kept:
+        return "lacks the rounds that the checkpoint vouches for"
+    if kept[-1].head != checkpoint.journal_head:
+        return "its lines are not those that the checkpoint vouches for: one was changed or moved"
+    return None

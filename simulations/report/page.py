@@ -13,7 +13,10 @@ from fl_defense.atomic_write import replace_file
 from simulations.measurement.comparison import Comparison
 from simulations.measurement.comparison_tables import tables
 from simulations.measurement.finished_runs import FinishedRun, find_runs
+from simulations.measurement.measured_round import MeasuredRound
+from simulations.measurement.reading import as_written
 from simulations.measurement.results_folder import PICTURES, read_rounds
+from simulations.measurement.seals import doubt, seal_from_environment
 from simulations.measurement.tables import Table
 from simulations.report import figures
 from simulations.report.finding import finding
@@ -21,6 +24,7 @@ from simulations.report.pictures import as_address, file_as_address, trigger_on_
 from simulations.report.strips import WORDS, Strip, strip
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
+from simulations.scenario.scenario import Scenario
 
 MOST_PICTURES = 24
 """Found patterns that are shown of a run, the latest."""
@@ -41,6 +45,8 @@ class RunSection:
     label: str
     folder: str
     finding: str
+    doubt: str | None
+    """In what the run is not as it was written."""
     summary: Mapping[str, Any]
     curves: str
     seconds: str
@@ -50,27 +56,20 @@ class RunSection:
     scenario: str
 
 
-def write_report(folders: Sequence[Path], out: Path) -> int:
+def write_report(folders: Sequence[Path], out: Path, *, trust: bool = False) -> int:
     """Write one HTML file about all finished runs in folders; return how many there are.
+
+    Args:
+        folders: results folders, or folders above them.
+        out: the page.
+        trust: whether the folders' scenarios may name anybody's code, which is then run.
 
     Raises:
         ConfigError: if there is none, one cannot be read, or the file cannot be written.
     """
     runs = find_runs(folders)
-    comparison = Comparison(runs=runs)
-    labels = _labels(comparison)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("simulations.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    html = environment.get_template("page.html.jinja").render(
-        title=", ".join(dict.fromkeys(run.summary["scenario"] for run in runs)),
-        runs=[_section(run, labels[run.folder], index) for index, run in enumerate(runs)],
-        tables=_tables(comparison),
-        words=WORDS,
-        plotly=get_plotlyjs(),
-    )
+    with as_written(*folders):
+        html = _page(runs, trust=trust)
     try:
         replace_file(out, html.encode())
     except OSError as error:
@@ -78,14 +77,41 @@ def write_report(folders: Sequence[Path], out: Path) -> int:
     return len(runs)
 
 
-def _section(run: FinishedRun, label: str, index: int) -> RunSection:
-    scenario = load_scenario(run.folder / "scenario.yaml", trust_imports=False)
+def _page(runs: Sequence[FinishedRun], *, trust: bool) -> str:
+    comparison = Comparison(runs=runs)
+    labels = _labels(comparison)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("simulations.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=", ".join(dict.fromkeys(run.summary["scenario"] for run in runs)),
+        runs=[
+            _section(run, labels[run.folder], index, trust=trust) for index, run in enumerate(runs)
+        ],
+        tables=_tables(comparison),
+        words=WORDS,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _section(run: FinishedRun, label: str, index: int, *, trust: bool) -> RunSection:
+    scenario = load_scenario(run.folder / "scenario.yaml", trust_imports=trust)
     rounds = read_rounds(run.folder)
+    with as_written(run.folder):
+        return _filled(run, scenario, rounds, label, index)
+
+
+def _filled(
+    run: FinishedRun, scenario: Scenario, rounds: list[MeasuredRound], label: str, index: int
+) -> RunSection:
     shape = scenario.data.input_shape
     return RunSection(
         label=label,
         folder=run.folder.name,
         finding=finding(run.summary),
+        doubt=doubt(run.folder, seal_from_environment()),
         summary=run.summary,
         curves=_html(figures.curves(rounds), f"curves-{index}"),
         seconds=_html(figures.seconds(rounds), f"seconds-{index}"),

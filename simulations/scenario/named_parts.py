@@ -119,7 +119,7 @@ class NamedPart(Reader):
         if not trust_imports:
             message = (
                 f"{path!r} is code to import, which is not done for a file that nobody named; "
-                "name the file or the part yourself if you trust its author"
+                "name the part yourself or say --trust if you trust its author"
             )
             raise FaultsError([Fault("", message)])
         found = made(lambda: import_object(path))

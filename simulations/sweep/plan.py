@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,11 @@ from pydantic import BaseModel, Field
 from simulations.scenario import ConfigError
 from simulations.scenario.load import find_scenario, load_scenario, read_model
 from simulations.scenario.parts import CONFIG
+from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 from simulations.scenario.scenario import Scenario
 
+MAX_RUNS = 10_000
+"""Of one plan."""
 OneOrMore = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -58,6 +62,8 @@ def read_plan(path: Path) -> list[PlannedRun]:
         ConfigError: with the faults of the plan, or of every run that cannot be.
     """
     plan = _read(path)
+    if (count := prod(map(len, plan.grid.values()))) > MAX_RUNS:
+        raise ConfigError([f"{path}: grid: makes {count} runs, more than {MAX_RUNS}; try fewer"])
     beside = path.parent / plan.scenario
     base = beside if beside.is_file() else find_scenario(plan.scenario)
     runs: dict[str, PlannedRun] = {}
@@ -83,14 +89,13 @@ def read_plan(path: Path) -> list[PlannedRun]:
 
 def _read(path: Path) -> Plan:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError([f"{path}: cannot be read ({reason}); name a plan file"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from error
+        content = read_yaml_file(path)
+    except UnsafeYamlError as error:
+        raise ConfigError([f"{path}: {error}; name a plan file"]) from error
     if not isinstance(content, dict):
-        raise ConfigError([f"{path}: must be a mapping with scenario and grid, got {content!r}"])
+        raise ConfigError(
+            [f"{path}: must be a mapping with scenario and grid, got {type(content).__name__}"]
+        )
     try:
         return read_model(Plan, content)
     except ConfigError as error:

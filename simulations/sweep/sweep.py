@@ -13,6 +13,8 @@ from threading import Lock
 from typing import Any
 
 from fl_defense.atomic_write import replace_file
+from simulations.measurement.folder_lock import sole_writer
+from simulations.measurement.reading import read_json
 from simulations.scenario import ConfigError
 from simulations.sweep.plan import PlannedRun
 
@@ -37,7 +39,7 @@ class Finished:
         line: dict[str, Any] = {"run": self.run.key, "settings": dict(self.run.chosen)}
         if self.error is not None:
             return json.dumps(line | {"status": "failed", "error": self.error})
-        summary = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(self.folder / "summary.json")
         return json.dumps(line | {"status": "finished", "summary": summary})
 
 
@@ -73,10 +75,13 @@ class Sweep:
         """Run what is not finished; return the runs that failed.
 
         Raises:
-            ConfigError: if the folder cannot be written.
+            ConfigError: if the folder cannot be written, or another process does.
             KeyboardInterrupt: on Ctrl-C, after the running processes were ended.
         """
-        self._prepare()
+        with sole_writer(self.out, make=True):
+            return self._go()
+
+    def _go(self) -> list[Finished]:
         waiting = self.waiting
         for run in self.runs:
             if run not in waiting:
@@ -95,14 +100,6 @@ class Sweep:
                 self._end_processes()
                 raise
         return [each for each in self._done.values() if each.error is not None]
-
-    def _prepare(self) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                [f"{self.out}: cannot be written ({error.strerror}); name another with --out"]
-            ) from error
 
     def _is_finished(self, run: PlannedRun) -> bool:
         return (self._folder(run) / "summary.json").exists()

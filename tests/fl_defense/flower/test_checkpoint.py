@@ -1,9 +1,10 @@
 """What a checkpoint keeps, and what is refused."""
 
-import hashlib
 import io
 import os
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from fl_defense.atomic_write import replace_file
-from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.flower.checkpoint import MAGIC, Carried, Checkpoint, CheckpointFile
+from fl_defense.flower.packing import CheckpointError, pack
+from fl_defense.flower.strategy import SanitizingStrategy
+from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.repairer import RepairState
+from fl_defense.sanitizers import NoDefense
+from fl_defense.seal import Seal
 
 ARRAYS = ArrayRecord({"w": torch.randn(2, 3), "n": torch.tensor(5)})
 
@@ -108,9 +114,7 @@ def test_reading_runs_no_code(file: CheckpointFile, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"belongs_to": Touch()}, buffer)
     payload = buffer.getvalue()
-    head = file.path.read_bytes().split(b" ")[:3]
-    digest = hashlib.sha256(payload).hexdigest().encode()
-    file.path.write_bytes(b" ".join([*head, digest]) + b"\n" + payload)
+    file.path.write_bytes(MAGIC + Seal().of(b"", payload).encode() + b" \n" + payload)
     with pytest.raises(CheckpointError, match="cannot be loaded here"):
         file.read()
     assert not (tmp_path / "made").exists()
@@ -148,6 +152,83 @@ def test_other_strategies_are_refused(file: CheckpointFile) -> None:
     kept = keep(file, None, FedAdam())
     with pytest.raises(CheckpointError, match=r"written with the strategies \['FedAdam'\], got"):
         kept.bring_back([FedAvg()])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("aggregate_train", 3, "'aggregate_train' is no data of FedAvg"),
+        ("train_metrics_aggr_fn", "os.system", "'train_metrics_aggr_fn' is no data of FedAvg"),
+        ("__class__", 3, "'__class__' is no name of an attribute"),
+        ("two words", 3, "'two words' is no name of an attribute"),
+        ("fraction_train", "all", "'fraction_train' must be a number, got str"),
+        ("weighted_by_key", 7, "'weighted_by_key' must be text, got int"),
+        ("min_train_nodes", [2], "'min_train_nodes' must be a number, got list"),
+    ],
+)
+def test_attributes_that_are_none_of_the_strategys_are_refused(
+    name: str, value: Any, said: str, file: CheckpointFile
+) -> None:
+    forged = keep(file, None, FedAvg())
+    strategy, state = FedAvg(), random.getstate()
+    attributes = {**forged.strategies[0].attributes, name: value}
+    forged = replace(forged, strategies=[replace(forged.strategies[0], attributes=attributes)])
+    before = dict(vars(strategy))
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        forged.bring_back([strategy])
+    assert vars(strategy) == before
+    assert random.getstate() == state
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"carried": {"round": "two"}},
+        {"carried": {"round": -1}},
+        {"carried": {"round": 1, "unknown": 2}},
+        {"carried": {"round": 1, "released": 7}},
+        {"carried": {"round": 1, "layouts": 7}},
+        {"carried": {"round": 1, "repair": {"unknown": 1}}},
+        {"carried": 7},
+        {"strategies": 7},
+        {"strategies": [{"name": "FedAvg"}]},
+        {"generators": []},
+        {"belongs_to": None},
+    ],
+)
+def test_what_is_no_checkpoint_inside_is_one_line(
+    changes: dict[str, Any], file: CheckpointFile
+) -> None:
+    content = {"belongs_to": "", "carried": {"round": 1, "repair": {}}, "strategies": [],
+               "generators": {}} | changes  # fmt: skip
+    if isinstance(content["carried"], dict):
+        content["carried"] = {"repair": {}} | content["carried"]
+    buffer = io.BytesIO()
+    torch.save(pack(content, "checkpoint"), buffer)
+    payload = buffer.getvalue()
+    file.path.write_bytes(MAGIC + Seal().of(b"", payload).encode() + b" \n" + payload)
+    with pytest.raises(CheckpointError) as caught:
+        file.read()
+    assert "\n" not in str(caught.value)
+
+
+def test_generators_that_are_none_are_refused(file: CheckpointFile) -> None:
+    forged = replace(keep(file), generators={"python": (1, 2), "numpy": 3, "torch": 4})
+    with pytest.raises(CheckpointError, match="holds no state of the generators"):
+        forged.bring_back([])
+
+
+def test_models_of_another_network_are_refused(file: CheckpointFile, tiny_spec: ModelSpec) -> None:
+    right = ArrayRecord(tiny_spec.build().state_dict())
+    for carried in (
+        Carried(round=1, arrays=ARRAYS),
+        Carried(round=1, arrays=right, released=ARRAYS),
+        Carried(round=1, arrays=right, earlier=[right, ARRAYS]),
+    ):
+        strategy = SanitizingStrategy(FedAvg(), NoDefense(), tiny_spec, device="cpu")
+        with pytest.raises(CheckpointError, match="checkpoint"):
+            strategy.resume(keep(file, carried, FedAvg()))
+        assert strategy.released is None
 
 
 def test_what_cannot_be_kept_is_named(file: CheckpointFile) -> None:

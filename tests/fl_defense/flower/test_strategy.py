@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
 
-from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointError, CheckpointFile
+from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointFile
+from fl_defense.flower.packing import CheckpointError
 from fl_defense.flower.strategy import SanitizingStrategy
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.spec import ModelSpec

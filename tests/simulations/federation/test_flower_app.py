@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+from fl_defense.rounds.journal import Journal
 from simulations.engines.in_process import InProcessGrid
 from simulations.federation import flower_app
 from simulations.federation.run import run_scenario
-from simulations.measurement import results_folder as results
 from simulations.scenario import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -71,15 +71,15 @@ def test_without_a_folder_it_takes_one_of_its_own(
 
 def test_an_interrupted_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    append = results.append_record
+    append = Journal.append
 
-    def crash(path: Path, record: Any) -> None:
+    def crash(self: Journal, record: Any) -> None:
         if record.round == 2:
             raise OSError("disk full")
-        append(path, record)
+        append(self, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "append_record", crash)
+        patch.setattr(Journal, "append", crash)
         with pytest.raises(OSError, match="disk full"):
             flwr_run(out=str(out))
     with pytest.raises(ConfigError, match="already holds a run"):

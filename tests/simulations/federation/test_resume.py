@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fl_defense.flower.checkpoint import CheckpointFile
+from fl_defense.rounds.journal import Journal
 from fl_defense.sanitizers import DHBE
 from simulations.aggregators import FedAdam
 from simulations.attack.badnets import BadNets
@@ -71,16 +72,16 @@ def in_repair() -> None:
 
 
 def in_writing_a_line() -> None:
-    append = results.append_record
+    append = Journal.append
 
-    def dies(path: Path, record: Any) -> None:
+    def dies(self: Journal, record: Any) -> None:
         if record.round == 2:
-            with path.open("a") as file:
+            with self.path.open("a") as file:
                 file.write(record.to_json()[:50])
             die()
-        append(path, record)
+        append(self, record)
 
-    results.append_record = dies
+    Journal.append = dies  # type: ignore[method-assign]
 
 
 def in_writing_a_checkpoint() -> None:
