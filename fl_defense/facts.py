@@ -7,7 +7,12 @@ from typing import ClassVar, Protocol, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What tables say of a method, beside the first sentence of its docstring."""
+    """What tables say of a method, beside the first sentence of its docstring.
+
+    Example:
+        >>> Facts(needs="BatchNorm", changes="some channels").limits
+        'not stated'
+    """
 
     needs: str = "nothing"
     """What it needs beside the model and the shape of its images."""
@@ -22,7 +27,13 @@ class Facts:
 
 
 class Method(Protocol):
-    """The base of all methods: a frozen dataclass whose fields are its settings."""
+    """The base of all methods: a frozen dataclass whose fields are its settings.
+
+    Example:
+        >>> from fl_defense import DHBE
+        >>> sorted(DHBE.presets())
+        ['faithful', 'per-round']
+    """
 
     facts: ClassVar[Facts] = Facts()
     """What tables show."""

@@ -35,6 +35,17 @@ def check_sanitizer_contract(sanitizer: Sanitizer, model: nn.Module, spec: Model
     Raises:
         ContractError: if `apply_sanitizer` finds a broken clause.
         AssertionError: if another law is broken; the message says which.
+
+    Example:
+        >>> from torch import nn
+        >>> from fl_defense import ModelSpec
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import NoDefense
+        >>> check_sanitizer_contract(NoDefense(), spec.build().eval(), spec)
     """
     for law in SANITIZER_LAWS.values():
         law(sanitizer, model, spec)
@@ -45,6 +56,18 @@ def check_inspection_contract(inspection: Inspection, model: nn.Module, spec: Mo
 
     Raises:
         AssertionError: if a law is broken; the message says which.
+
+    Example:
+        >>> from fl_defense import ModelSpec
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import FreeEagle
+        >>> quick = FreeEagle(dummies_per_class=2, steps=2)
+        >>> check_inspection_contract(quick, spec.build().eval(), spec)
     """
     name = type(inspection).__name__
     before, random = _arrays(model), torch.get_rng_state()
@@ -65,6 +88,21 @@ def check_screen_contract(screen: Screen, shown: ScreenedRound, spec: ModelSpec)
     Raises:
         ScreenError: if `apply_screens` finds a broken clause.
         AssertionError: if another law is broken; the message says which.
+
+    Example:
+        >>> from torch import nn
+        >>> from fl_defense import ModelSpec
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import NormClipping
+        >>> from fl_defense.screens import Reply
+        >>> sent, trained = (spec.build().state_dict() for _ in range(2))
+        >>> replies = [Reply(node=node, arrays=trained, num_examples=10.0) for node in (1, 2)]
+        >>> shown = ScreenedRound(number=1, sent=sent, replies=replies)
+        >>> check_screen_contract(NormClipping(), shown, spec)
     """
     name = type(screen).__name__
     before = [

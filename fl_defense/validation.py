@@ -12,14 +12,28 @@ def require(condition: bool, name: str, wanted: str, got: object) -> None:
 
 
 def require_at_least(settings: object, **bounds: float) -> None:
-    """Refuse settings whose attributes are below their bounds."""
+    """Refuse settings whose attributes are below their bounds.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> require_at_least(SimpleNamespace(steps=0), steps=1)
+        Traceback (most recent call last):
+        ValueError: steps must be at least 1, got 0
+    """
     for name, bound in bounds.items():
         got = getattr(settings, name)
         require(got >= bound, name, f"at least {bound:g}", got)
 
 
 def require_positive(settings: object, *names: str) -> None:
-    """Refuse settings whose attributes are not above 0."""
+    """Refuse settings whose attributes are not above 0.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> require_positive(SimpleNamespace(lr=0.0), "lr")
+        Traceback (most recent call last):
+        ValueError: lr must be positive, got 0.0
+    """
     for name in names:
         got = getattr(settings, name)
         require(got > 0, name, "positive", got)

@@ -7,7 +7,13 @@ from flwr.serverapp import strategy as flower
 
 
 class Aggregator(Protocol):
-    """Builds the strategy that the defense wraps."""
+    """Builds the strategy that the defense wraps.
+
+    Example:
+        >>> strategy = AGGREGATORS["krum"](num_malicious=2).build(num_replies=10, num_clients=10)
+        >>> isinstance(strategy, flower.Strategy)
+        True
+    """
 
     def check(self, num_replies: int) -> None:
         """Raise ValueError if the strategy cannot work with so many replies per round."""
@@ -25,7 +31,12 @@ class _Any:
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvg(_Any):
-    """Weighted mean (McMahan et al., 2017)."""
+    """Weighted mean (McMahan et al., 2017).
+
+    Example:
+        >>> type(FedAvg().build(num_replies=10, num_clients=20)).__name__
+        'FedAvg'
+    """
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedAvg."""
@@ -34,7 +45,12 @@ class FedAvg(_Any):
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvgM(_Any):
-    """FedAvg with server momentum (Hsu et al., 2019)."""
+    """FedAvg with server momentum (Hsu et al., 2019).
+
+    Example:
+        >>> type(FedAvgM(server_momentum=0.9).build(num_replies=10, num_clients=20)).__name__
+        'FedAvgM'
+    """
 
     server_learning_rate: float = 1.0
     """Step size on the server."""
@@ -52,7 +68,12 @@ class FedAvgM(_Any):
 
 @dataclass(frozen=True, kw_only=True)
 class FedAdam(_Any):
-    """Adam on the server (Reddi et al., ICLR 2021)."""
+    """Adam on the server (Reddi et al., ICLR 2021).
+
+    Example:
+        >>> type(FedAdam(eta=0.1).build(num_replies=10, num_clients=20)).__name__
+        'FedAdam'
+    """
 
     eta: float = 0.01
     """Server step size."""
@@ -75,7 +96,12 @@ class FedAdam(_Any):
 
 @dataclass(frozen=True, kw_only=True)
 class FedYogi(FedAdam):
-    """Yogi on the server (Reddi et al., ICLR 2021)."""
+    """Yogi on the server (Reddi et al., ICLR 2021).
+
+    Example:
+        >>> type(FedYogi(eta=0.1).build(num_replies=10, num_clients=20)).__name__
+        'FedYogi'
+    """
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedYogi."""
@@ -84,7 +110,12 @@ class FedYogi(FedAdam):
 
 @dataclass(frozen=True, kw_only=True)
 class FedProx(_Any):
-    """FedAvg whose clients stay near the global model (Li et al., MLSys 2020)."""
+    """FedAvg whose clients stay near the global model (Li et al., MLSys 2020).
+
+    Example:
+        >>> type(FedProx(proximal_mu=0.1).build(num_replies=10, num_clients=20)).__name__
+        'FedProx'
+    """
 
     proximal_mu: float = 0.01
     """Weight of the clients' proximal term."""
@@ -99,7 +130,12 @@ class FedProx(_Any):
 
 @dataclass(frozen=True, kw_only=True)
 class FedMedian(_Any):
-    """Median of each coordinate (Yin et al., ICML 2018)."""
+    """Median of each coordinate (Yin et al., ICML 2018).
+
+    Example:
+        >>> type(FedMedian().build(num_replies=10, num_clients=20)).__name__
+        'FedMedian'
+    """
 
     def build(self, num_replies: int, num_clients: int) -> flower.Strategy:
         """Return Flower's FedMedian."""
@@ -108,7 +144,12 @@ class FedMedian(_Any):
 
 @dataclass(frozen=True, kw_only=True)
 class FedTrimmedAvg:
-    """Mean of each coordinate without its extremes (Yin et al., ICML 2018)."""
+    """Mean of each coordinate without its extremes (Yin et al., ICML 2018).
+
+    Example:
+        >>> type(FedTrimmedAvg(beta=0.2).build(num_replies=10, num_clients=20)).__name__
+        'FedTrimmedAvg'
+    """
 
     beta: float = 0.2
     """Share of values cut off at each end, in [0, 0.5)."""
@@ -130,7 +171,13 @@ class FedTrimmedAvg:
 
 @dataclass(frozen=True, kw_only=True)
 class Krum:
-    """The one update nearest to its neighbours (Blanchard et al., NeurIPS 2017)."""
+    """The one update nearest to its neighbours (Blanchard et al., NeurIPS 2017).
+
+    Example:
+        >>> Krum(num_malicious=4).check(num_replies=8)
+        Traceback (most recent call last):
+        ValueError: ...
+    """
 
     num_malicious: int = 2
     """Malicious replies per round to be safe against (f)."""
@@ -156,7 +203,12 @@ class Krum:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiKrum(Krum):
-    """Mean of the updates nearest to their neighbours (Blanchard et al., NeurIPS 2017)."""
+    """Mean of the updates nearest to their neighbours (Blanchard et al., NeurIPS 2017).
+
+    Example:
+        >>> type(MultiKrum(num_malicious=2).build(num_replies=10, num_clients=10)).__name__
+        'MultiKrum'
+    """
 
     num_select: int | None = None
     """Updates to average; null: all but f."""
@@ -180,7 +232,13 @@ class MultiKrum(Krum):
 
 @dataclass(frozen=True, kw_only=True)
 class Bulyan:
-    """Krum's selection, then a trimmed mean (El Mhamdi et al., ICML 2018)."""
+    """Krum's selection, then a trimmed mean (El Mhamdi et al., ICML 2018).
+
+    Example:
+        >>> Bulyan(num_malicious=2).check(num_replies=8)
+        Traceback (most recent call last):
+        ValueError: ...
+    """
 
     num_malicious: int = 1
     """Malicious replies per round to be safe against (f)."""
@@ -223,6 +281,10 @@ def sampling(num_replies: int, num_clients: int) -> dict[str, Any]:
     """Make a strategy ask `num_replies` of `num_clients`, and wait until all have registered.
 
     With Flower's defaults the first round races with registration and may train two clients only.
+
+    Example:
+        >>> sampling(num_replies=5, num_clients=10)["fraction_train"]
+        0.5
     """
     return {
         "fraction_train": num_replies / num_clients,

@@ -158,7 +158,14 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
-    """Where checkpoints are kept; each replaces the one before."""
+    """Where checkpoints are kept; each replaces the one before.
+
+    Example:
+        >>> file = CheckpointFile(path=Path("checkpoint"), belongs_to="my run")
+        >>> file.read()
+        Traceback (most recent call last):
+        fl_defense.flower.checkpoint.CheckpointError: checkpoint: cannot be read (No such file ...)
+    """
 
     path: Path
     """The file; its folder must exist."""

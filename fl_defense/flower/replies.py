@@ -54,6 +54,13 @@ class ReplyCheck:
 
     Raises:
         ValueError: if a bound is not positive, or a share is not in (0, 1].
+
+    Example:
+        >>> from flwr.app import ArrayRecord
+        >>> sent = ArrayRecord({})
+        >>> checked = ReplyCheck(max_share=0.5).sort([], sent, "num-examples")
+        >>> checked.valid, checked.rejected
+        ([], [])
     """
 
     max_weight_ratio: float = 10.0

@@ -94,6 +94,20 @@ class SanitizingStrategy(ResumableStrategy):
         ValueError: if `strategy` is not of Flower's message API; if `min_agreement` is outside
             [0, 1]; if `on_failure`, `broadcast` or `buffers` is none of its words; if the model
             does not fit `spec`, or such a model cannot be repaired or inspected.
+
+    Example:
+        >>> from fl_defense import ModelSpec
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from fl_defense import DHBE
+        >>> strategy = SanitizingStrategy(FedAvg(), DHBE(patch_size=3), spec, device="cpu")
+        >>> strategy.released is None  # until strategy.start(grid, arrays) has run a round
+        True
     """
 
     def __init__(

@@ -11,7 +11,13 @@ from fl_defense.state import State
 
 
 class Finding(Protocol):
-    """What every inspection says of a model."""
+    """What every inspection says of a model.
+
+    Example:
+        >>> from fl_defense.inspections.freeeagle import FreeEagleFinding
+        >>> all(hasattr(FreeEagleFinding, name) for name in ("kind", "is_certain", "state"))
+        True
+    """
 
     @property
     def anomaly(self) -> float:
@@ -35,7 +41,22 @@ class Finding(Protocol):
 
 
 class Inspection(Method, Protocol):
-    """Inspects a model of any origin; its settings are the dataclass's fields."""
+    """Inspects a model of any origin; its settings are the dataclass's fields.
+
+    Example:
+        >>> from fl_defense import ModelSpec
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import FreeEagle
+        >>> inspection = FreeEagle(dummies_per_class=2, steps=2)
+        >>> found = inspection.inspect(spec.build().eval(), spec, seed=0)
+        >>> found.suspected_class in range(3)
+        True
+    """
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse what cannot be inspected; by default nothing.

@@ -72,6 +72,18 @@ class FreeEagle(Inspection):
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Example:
+        >>> from fl_defense import ModelSpec
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> found = FreeEagle(dummies_per_class=2, steps=2).inspect(spec.build().eval(), spec)
+        >>> found.posteriors.shape
+        torch.Size([3, 3])
     """
 
     dummies_per_class: int = 2

@@ -85,6 +85,19 @@ class TriggerSearch(Inspection):
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Example:
+        >>> from fl_defense import ModelSpec
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> quick = TriggerSearch(num_scenes=32, steps=2, num_candidates=2, patch_size=3)
+        >>> found = quick.inspect(spec.build().eval(), spec)
+        >>> found.patch.shape, found.suspected_class in range(3)
+        (torch.Size([1, 3, 3]), True)
     """
 
     patch_size: int = 5

@@ -129,6 +129,20 @@ def export_deployed(path: Path, deployed: DeployedModel, input_shape: tuple[int,
 
     Raises:
         ModelFileError: if the model cannot be exported, or the file not written.
+
+    Example:
+        >>> from torch import nn
+        >>> from fl_defense import ModelSpec
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense.model.spec import Pixels
+        >>> deployed = DeployedModel(spec.build(), Pixels())
+        >>> export_deployed(Path("model.pt2"), deployed, (1, 8, 8))
+        >>> torch.export.load("model.pt2").module()(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 3])
     """
     deployed = copy.deepcopy(deployed).cpu().eval()
     images = torch.rand(2, *input_shape)

@@ -36,6 +36,11 @@ class Pixels:
     Raises:
         ValueError: if a mean is outside [0, 1] or a standard deviation outside (0, 1]: such numbers
             are of pixels of 0 to 255.
+
+    Example:
+        >>> pixels = Pixels(mean=(0.5,), std=(0.25,))
+        >>> pixels.normalize(torch.ones(1, 1, 1, 1)).item()
+        2.0
     """
 
     mean: tuple[float, ...] = (0.5,)
@@ -84,6 +89,15 @@ class ModelSpec:
     Raises:
         ValueError: if `build` is a network instead of what makes one, a size is not positive, or
             the pixels do not fit the channels.
+
+    Example:
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> spec.build()(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
     """
 
     build: Callable[[], nn.Module]

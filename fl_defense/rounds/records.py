@@ -25,7 +25,12 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
-    """What the server knows of one round; it has no test data, so no rates. Round 0: the start."""
+    """What the server knows of one round; it has no test data, so no rates. Round 0: the start.
+
+    Example:
+        >>> json.loads(RoundRecord(round=3, num_replies=10).to_json())["num_replies"]
+        10
+    """
 
     round: int
     num_replies: int = 0
@@ -112,7 +117,14 @@ class RoundRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundOutcome:
-    """What an observer is shown of a round, after the defense and before the next round."""
+    """What an observer is shown of a round, after the defense and before the next round.
+
+    Example:
+        >>> record = RoundRecord(round=1)
+        >>> outcome = RoundOutcome(record=record, aggregate=None, released=None, sent=None)
+        >>> outcome.record.round, outcome.rejections
+        (1, [])
+    """
 
     record: RoundRecord
     """What the strategy itself knows."""

@@ -12,6 +12,11 @@ class Schedule:
 
     Raises:
         ValueError: if a number is below 1.
+
+    Example:
+        >>> schedule = Schedule(first_round=2, every=2)
+        >>> [number for number in range(1, 6) if schedule.is_due(number, num_rounds=5)]
+        [2, 4, 5]
     """
 
     first_round: int = 1

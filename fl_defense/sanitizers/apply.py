@@ -51,6 +51,20 @@ def apply_sanitizer(
 
     Warns:
         NoEffectWarning: if the result equals the suspect although the sanitizer changes models.
+
+    Example:
+        >>> from fl_defense import ModelSpec, apply_sanitizer
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import DHBE
+        >>> quick = DHBE(iterations=2, num_scenes=32, patch_size=3, consistency="squared")
+        >>> repaired = apply_sanitizer(quick, spec.build(), spec, seed=0)
+        >>> repaired.model.training, repaired.details["forward_images"] > 0
+        (False, True)
     """
     before = _weights(suspect)
     reference_before = {} if reference is None else _weights(reference)
@@ -92,6 +106,19 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
 
     Raises:
         ValueError: if it cannot; the message says why.
+
+    Example:
+        >>> from fl_defense import ModelSpec
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import DHBE
+        >>> check_sanitizer(DHBE(patch_size=9), spec.build(), spec)
+        Traceback (most recent call last):
+        ValueError: patch_size must be at most the image's 8, got 9
     """
     # A class of one's own that does not derive from `Sanitizer` may be without it.
     check = getattr(sanitizer, "check", None)

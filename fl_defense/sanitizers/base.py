@@ -18,16 +18,55 @@ from fl_defense.state import State
 
 
 class ContractError(RuntimeError):
-    """A sanitizer broke its promise: the message names the sanitizer and the broken clause."""
+    """A sanitizer broke its promise: the message names the sanitizer and the broken clause.
+
+    Example:
+        >>> from torch import nn
+        >>> from fl_defense import ModelSpec
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import Sanitized, Sanitizer, apply_sanitizer
+        >>> class Forgets(Sanitizer):
+        ...     def sanitize(self, suspect, spec, state=None, reference=None):
+        ...         return Sanitized(model=nn.Identity())
+        >>> apply_sanitizer(Forgets(), spec.build(), spec)
+        Traceback (most recent call last):
+        fl_defense.sanitizers.base.ContractError: Forgets: ...
+    """
 
 
 class NoEffectWarning(UserWarning):
-    """A sanitizer returned a model equal to the suspect and no purifier: it did nothing."""
+    """A sanitizer returned a model equal to the suspect and no purifier: it did nothing.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", NoEffectWarning)
+        ...     NoEffectWarning("CLP left the model unchanged").args
+        ('CLP left the model unchanged',)
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sanitized:
-    """What a defense returns."""
+    """What a defense returns.
+
+    Example:
+        >>> from torch import nn
+        >>> from fl_defense import ModelSpec
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> import torch
+        >>> repaired = Sanitized(model=spec.build().eval(), details={"loss": 0.1})
+        >>> repaired.deployed(spec)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
+    """
 
     model: nn.Module
     """The repaired copy: same names, shapes and dtypes as the suspect, finite, in eval mode."""
@@ -50,6 +89,30 @@ class Sanitizer(Method, Protocol):
     """A defense: a frozen dataclass whose fields are its hyper-parameters.
 
     Derive from it and write `sanitize`; all else has a default.
+
+    Example:
+        >>> from torch import nn
+        >>> from fl_defense import ModelSpec
+        >>> spec = ModelSpec(
+        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> import copy
+        >>> from fl_defense import apply_sanitizer
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Halve(Sanitizer):
+        ...     factor: float = 0.5
+        ...
+        ...     def sanitize(self, suspect, spec, state=None, reference=None):
+        ...         model = copy.deepcopy(suspect)
+        ...         for weight in model.parameters():
+        ...             weight.data *= self.factor
+        ...         return Sanitized(model=model)
+        >>> suspect = spec.build()
+        >>> repaired = apply_sanitizer(Halve(), suspect, spec)
+        >>> bool((repaired.model[1].weight == suspect[1].weight / 2).all())
+        True
     """
 
     @property

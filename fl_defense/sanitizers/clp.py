@@ -42,6 +42,18 @@ class CLP(Sanitizer):
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Example:
+        >>> from fl_defense import ModelSpec, apply_sanitizer
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> repaired = apply_sanitizer(CLP(threshold=0.1), spec.build(), spec)
+        >>> sorted(repaired.details)
+        ['num_channels', 'num_pruned']
     """
 
     threshold: float = 3.0

@@ -14,7 +14,12 @@ from fl_defense.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class NoDefense(Sanitizer):
-    """Returns the suspect as it is."""
+    """Returns the suspect as it is.
+
+    Example:
+        >>> NoDefense().changes_models
+        False
+    """
 
     changes_models: ClassVar[bool] = False
     facts: ClassVar[Facts] = Facts(cost="none", paper="the control", limits="repairs nothing")

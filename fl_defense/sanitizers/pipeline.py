@@ -23,6 +23,19 @@ class Pipeline(Sanitizer):
     Raises:
         ValueError: if there is no step, or one that changes the model stands behind one that does
             not: a purifier is made for the model that is deployed.
+
+    Example:
+        >>> from fl_defense import ModelSpec, apply_sanitizer
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> from fl_defense import CLP, DHBE
+        >>> both = Pipeline(steps=(CLP(threshold=1.0), DHBE(patch_size=3)))
+        >>> both.changes_models, both.uses_reference
+        (True, True)
     """
 
     steps: tuple[Sanitizer, ...]

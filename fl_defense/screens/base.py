@@ -18,7 +18,12 @@ from fl_defense.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """One client's reply to a round of training, as a screen sees it."""
+    """One client's reply to a round of training, as a screen sees it.
+
+    Example:
+        >>> Reply(node=7, arrays={"weight": torch.zeros(2)}, num_examples=32.0).num_examples
+        32.0
+    """
 
     node: int
     """Flower's node id: the same client in every round."""
@@ -31,7 +36,14 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenedRound:
-    """What a screen is shown of a round."""
+    """What a screen is shown of a round.
+
+    Example:
+        >>> reply = Reply(node=7, arrays={"weight": torch.ones(2)}, num_examples=32.0)
+        >>> shown = ScreenedRound(number=3, sent={"weight": torch.zeros(2)}, replies=[reply])
+        >>> shown.replies[0].arrays["weight"] - shown.sent["weight"]
+        tensor([1., 1.])
+    """
 
     number: int
     """Counted from 1."""
@@ -43,7 +55,12 @@ class ScreenedRound:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a screen says of one reply; the default is: nothing against it."""
+    """What a screen says of one reply; the default is: nothing against it.
+
+    Example:
+        >>> Verdict().weight, Verdict(weight=0.0, reason="teaches a backdoor").reason
+        (1.0, 'teaches a backdoor')
+    """
 
     weight: float = 1.0
     """Factor on the reply's number of examples, in [0, 1]; 0 leaves the reply out."""
@@ -57,7 +74,13 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Screening:
-    """What a screen returns."""
+    """What a screen returns.
+
+    Example:
+        >>> said = Screening(verdicts=(Verdict(), Verdict(weight=0.0, reason="too long")))
+        >>> [verdict.weight for verdict in said.verdicts], said.keep_sent
+        ([1.0, 0.0], None)
+    """
 
     verdicts: tuple[Verdict, ...]
     """One per reply, in the order of the replies."""
@@ -80,6 +103,17 @@ class Screen(Method, Protocol):
     """A filter of replies: a frozen dataclass whose fields are its settings.
 
     Derive from it and write `screen`; all else has a default.
+
+    Example:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class FewExamples(Screen):
+        ...     least: float = 10.0
+        ...
+        ...     def screen(self, shown, spec, *, device, state=None):
+        ...         few = [reply.num_examples < self.least for reply in shown.replies]
+        ...         return Screening(verdicts=tuple(Verdict(weight=1.0 - each) for each in few))
+        >>> FewExamples(least=5.0)
+        FewExamples(least=5.0)
     """
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:

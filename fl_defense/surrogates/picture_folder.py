@@ -14,7 +14,13 @@ SUFFIXES = frozenset(Image.registered_extensions())
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFolder:
-    """Pictures anywhere below a folder, resized; no labels are needed."""
+    """Pictures anywhere below a folder, resized; no labels are needed.
+
+    Example:
+        >>> Image.new("RGB", (40, 30), "red").save("one.png")
+        >>> PictureFolder(root=".").draw(2, (3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     root: str
     """Folder with the pictures."""

@@ -21,6 +21,12 @@ class Backdoor:
 
     All-to-one with a target class, all-to-all with `next-class`, source-specific with `sources`.
     It is measured in runs without attackers too: there its success rate is the floor.
+
+    Example:
+        >>> images, labels = torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 2])
+        >>> stamped, wanted = Backdoor(target=0, sources=(2,)).apply(images, labels, num_classes=3)
+        >>> wanted.tolist()
+        [0, 1, 0]
     """
 
     trigger: Trigger = field(default_factory=Patch)

@@ -14,6 +14,10 @@ class BadNets(DataPoisoning):
 
     With `boost` above 1 they also scale their update, as in model replacement (Bagdasaryan et al.,
     AISTATS 2020).
+
+    Example:
+        >>> len(BadNets(malicious=0.3, poison_rate=0.25).malicious_clients(num_clients=10, seed=0))
+        3
     """
 
     boost: float = 1.0

@@ -14,6 +14,11 @@ class Attack(Protocol):
     """Acts three times on a malicious client: on its data, its training and its update.
 
     Attacks derive from `MaliciousClients`, which has all methods, and replace those that they need.
+
+    Example:
+        >>> from simulations.attack import ATTACKS
+        >>> ATTACKS["badnets"](malicious=(1, 4)).malicious_clients(num_clients=10, seed=0)
+        (1, 4)
     """
 
     learns_trigger: ClassVar[bool]
@@ -59,7 +64,15 @@ class Attack(Protocol):
 
 
 class Honest:
-    """What honest clients do; attacks replace parts of it."""
+    """What honest clients do; attacks replace parts of it.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+        >>> poisoned, _ = Honest().poison(images, labels, context=None)
+        >>> poisoned is images
+        True
+    """
 
     learns_trigger: ClassVar[bool] = False
 

@@ -15,7 +15,16 @@ from simulations.attack.updates import Arrays
 
 
 class Steps:
-    """The parts of local SGD that an attack may replace; as they stand, honest training."""
+    """The parts of local SGD that an attack may replace; as they stand, honest training.
+
+    Example:
+        >>> class Gentle(Steps):
+        ...     def after_backward(self, model):
+        ...         for weight in model.parameters():
+        ...             weight.grad *= 0.5
+        >>> Gentle().loss(nn.Identity(), torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.6931)
+    """
 
     def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of one batch: normalised inputs (B, C, H, W), labels (B,)."""
@@ -29,7 +38,16 @@ class Steps:
 
 
 class LocalTraining(Protocol):
-    """Trains as an honest client would: batches, optimiser and augmentation of the scenario."""
+    """Trains as an honest client would: batches, optimiser and augmentation of the scenario.
+
+    Example:
+        >>> class Nothing:
+        ...     def fit(self, model, images, labels, steps=None, **options):
+        ...         return 0.0
+        >>> training: LocalTraining = Nothing()
+        >>> training.fit(nn.Identity(), torch.zeros(0), torch.zeros(0))
+        0.0
+    """
 
     def fit(
         self,
@@ -65,6 +83,11 @@ class AttackContext:
 
     Attackers collude: each knows the others' partitions and data, never an honest client's. What
     two of them compute from the same arguments is therefore the same.
+
+    Example:
+        >>> from dataclasses import fields
+        >>> [field.name for field in fields(AttackContext)][:3]
+        ['partition', 'server_round', 'attackers']
     """
 
     partition: int
@@ -129,6 +152,12 @@ class AttackContext:
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """Return a generator seeded by several numbers, without the collisions of adding them."""
+    """Return a generator seeded by several numbers, without the collisions of adding them.
+
+    Example:
+        >>> one, other = generator_of(0, 1), generator_of(1, 0)
+        >>> torch.rand(1, generator=one) == torch.rand(1, generator=other)
+        tensor([False])
+    """
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(seed)

@@ -14,7 +14,15 @@ from simulations.attack.malicious_clients import MaliciousClients
 
 @dataclass(frozen=True, kw_only=True)
 class DataPoisoning(MaliciousClients):
-    """Malicious clients stamp part of their images and relabel them (Gu et al., 2017)."""
+    """Malicious clients stamp part of their images and relabel them (Gu et al., 2017).
+
+    Example:
+        >>> class Sleeper(DataPoisoning):
+        ...     def is_active(self, server_round):
+        ...         return server_round % 7 == 0
+        >>> Sleeper(malicious=(2,)).attackers(server_round=7, num_clients=5, seed=0)
+        (2,)
+    """
 
     poison_rate: float = 0.5
     """Share of a malicious client's images that is stamped and relabelled, in (0, 1]; of its images

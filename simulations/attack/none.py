@@ -7,7 +7,12 @@ from simulations.attack.base import Honest
 
 @dataclass(frozen=True, kw_only=True)
 class NoAttack(Honest):
-    """Everybody is honest: the control."""
+    """Everybody is honest: the control.
+
+    Example:
+        >>> NoAttack().malicious_clients(num_clients=10, seed=0)
+        ()
+    """
 
     def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """Return nobody."""

@@ -10,7 +10,15 @@ Arrays = Mapping[str, Tensor]
 
 
 def update_of(trained: Arrays, received: Arrays, weights: Collection[str]) -> dict[str, Tensor]:
-    """Return trained minus received, of the weights alone."""
+    """Return trained minus received, of the weights alone.
+
+    Example:
+        >>> one, three = (
+        ...     {"w": torch.tensor([value]), "count": torch.tensor(4)} for value in (1, 3)
+        ... )
+        >>> update_of(three, one, weights={"w"})
+        {'w': tensor([2])}
+    """
     return {name: trained[name] - received[name] for name in trained if name in weights}
 
 
@@ -28,7 +36,15 @@ def scaled(trained: Arrays, received: Arrays, weights: Collection[str], factor: 
 
 
 def moved(trained: Arrays, received: Arrays, update: Mapping[str, Tensor]) -> Arrays:
-    """Return the arrays of which those in `update` are the received ones plus it."""
+    """Return the arrays of which those in `update` are the received ones plus it.
+
+    Example:
+        >>> one, three = (
+        ...     {"w": torch.tensor([value]), "count": torch.tensor(4)} for value in (1, 3)
+        ... )
+        >>> moved(three, one, {"w": torch.tensor([5])})
+        {'w': tensor([6]), 'count': tensor(4)}
+    """
     return {
         name: received[name] + update[name] if name in update else value
         for name, value in trained.items()
@@ -36,6 +52,11 @@ def moved(trained: Arrays, received: Arrays, update: Mapping[str, Tensor]) -> Ar
 
 
 def norm_of(update: Mapping[str, Tensor]) -> float:
-    """Return the Euclidean norm of an update over all its arrays together."""
+    """Return the Euclidean norm of an update over all its arrays together.
+
+    Example:
+        >>> norm_of({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+        5.0
+    """
     squares = [value.double().square().sum() for value in update.values()]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

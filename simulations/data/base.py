@@ -12,12 +12,27 @@ from fl_defense.surrogates.picture_folder import PictureFolder, fit
 
 
 class DataError(ValueError):
-    """A data set cannot be had; the message names the places looked at and the remedies."""
+    """A data set cannot be had; the message names the places looked at and the remedies.
+
+    Example:
+        >>> from simulations.data import FashionMNIST
+        >>> issubclass(DataError, ValueError)
+        True
+    """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """A data set in memory. Images are uint8 (N, C, H, W) in 0..255, labels int64 (N,)."""
+    """A data set in memory. Images are uint8 (N, C, H, W) in 0..255, labels int64 (N,).
+
+    Example:
+        >>> images, labels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+        >>> data = ImageData(
+        ...     train_images=images, train_labels=labels, test_images=images, test_labels=labels
+        ... )
+        >>> data.train_images.shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     train_images: Tensor
     train_labels: Tensor
@@ -27,7 +42,13 @@ class ImageData:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(ABC):
-    """What every data set offers: its sizes before reading it, and its images."""
+    """What every data set offers: its sizes before reading it, and its images.
+
+    Example:
+        >>> from simulations.data import Digits
+        >>> Digits(max_train=100).load().train_images.shape
+        torch.Size([100, 1, 16, 16])
+    """
 
     max_train: int | None = None
     """Use only this many training images, the first of a fixed shuffle; null: all."""

@@ -16,6 +16,10 @@ class Digits(ImageSource):
     """The 1,797 handwritten digits that scikit-learn ships, enlarged from 8x8 to 16x16 pixels.
 
     1,437 train, 360 test, stratified; never downloads anything.
+
+    Example:
+        >>> Digits().input_shape, len(Digits().load().test_labels)
+        ((1, 16, 16), 360)
     """
 
     input_shape: ClassVar[tuple[int, int, int]] = (1, 16, 16)

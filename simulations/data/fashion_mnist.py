@@ -11,7 +11,12 @@ from simulations.data.readers import download_with_torchvision, find_idx_file, r
 
 @dataclass(frozen=True, kw_only=True)
 class FashionMNIST(ImageSource):
-    """Fashion-MNIST: 60,000 train, 10,000 test images of clothes, 28x28, gray (Zalando, 2017)."""
+    """Fashion-MNIST: 60,000 train, 10,000 test images of clothes, 28x28, gray (Zalando, 2017).
+
+    Example:
+        >>> FashionMNIST(root="data").input_shape
+        (1, 28, 28)
+    """
 
     root: str = "data"
     """Folder that holds, or will hold, the data set."""

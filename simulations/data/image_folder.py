@@ -11,7 +11,12 @@ from simulations.data.readers import read_pictures
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(ImageSource):
-    """Anybody's pictures: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg, resized."""
+    """Anybody's pictures: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg, resized.
+
+    Example:
+        >>> ImageFolder(root="signs", size=32, channels=1, mean=(0.5,), std=(0.25,)).input_shape
+        (1, 32, 32)
+    """
 
     root: str
     """Folder with train/ and test/, each with one folder per class."""

@@ -8,7 +8,13 @@ from simulations.data.partition import Indices, Partition
 
 @lru_cache(maxsize=2)
 def load_data(source: ImageSource) -> ImageData:
-    """Read a data set once per process; the clients of a Ray worker share it."""
+    """Read a data set once per process; the clients of a Ray worker share it.
+
+    Example:
+        >>> from simulations.data import Digits
+        >>> load_data(Digits(max_train=10)) is load_data(Digits(max_train=10))  # read once
+        True
+    """
     return source.load()
 
 

@@ -17,7 +17,12 @@ MAX_DRAWS = 1000
 
 
 class Partition(Hashable, Protocol):
-    """Deals out the images of a data set."""
+    """Deals out the images of a data set.
+
+    Example:
+        >>> isinstance(hash(IID()), int)  # a partition is a value
+        True
+    """
 
     def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
         """Return the sorted image indices of each client: disjoint, covering all of `labels`.
@@ -29,7 +34,12 @@ class Partition(Hashable, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class IID:
-    """Every client gets a random share of equal size."""
+    """Every client gets a random share of equal size.
+
+    Example:
+        >>> [len(part) for part in IID().split(np.arange(10), num_clients=3, seed=0)]
+        [4, 3, 3]
+    """
 
     def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
         """Shuffle and cut; sizes differ by at most one."""
@@ -40,7 +50,14 @@ class IID:
 
 @dataclass(frozen=True, kw_only=True)
 class Dirichlet:
-    """Each class is dealt out in shares drawn from a Dirichlet distribution (Hsu et al., 2019)."""
+    """Each class is dealt out in shares drawn from a Dirichlet distribution (Hsu et al., 2019).
+
+    Example:
+        >>> labels = np.arange(100) % 4
+        >>> parts = Dirichlet(alpha=0.5, min_size=5).split(labels, num_clients=3, seed=0)
+        >>> sum(len(part) for part in parts), min(len(part) for part in parts) >= 5
+        (100, True)
+    """
 
     alpha: float = 0.5
     """Concentration: 0.1 is strongly skewed, 100 is nearly iid."""

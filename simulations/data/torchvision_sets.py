@@ -13,7 +13,12 @@ from simulations.data.readers import download_with_torchvision, read_pictures
 
 @dataclass(frozen=True, kw_only=True)
 class CIFAR10(ImageSource):
-    """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32, color (Krizhevsky, 2009)."""
+    """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32, color (Krizhevsky, 2009).
+
+    Example:
+        >>> CIFAR10(max_train=1000).num_classes
+        10
+    """
 
     root: str = "data"
     """Folder that holds, or will hold, torchvision's cifar-10-batches-py."""
@@ -45,7 +50,12 @@ class CIFAR10(ImageSource):
 
 @dataclass(frozen=True, kw_only=True)
 class GTSRB(ImageSource):
-    """German traffic signs, 43 classes, color, resized (Stallkamp et al., 2012)."""
+    """German traffic signs, 43 classes, color, resized (Stallkamp et al., 2012).
+
+    Example:
+        >>> GTSRB(size=48).input_shape
+        (3, 48, 48)
+    """
 
     root: str = "data"
     """Folder that holds, or will hold, torchvision's gtsrb."""

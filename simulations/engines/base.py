@@ -11,7 +11,13 @@ from fl_defense.validation import require_at_least
 
 
 class Engine(Protocol):
-    """Runs a federation; a frozen dataclass whose fields are its settings."""
+    """Runs a federation; a frozen dataclass whose fields are its settings.
+
+    Example:
+        >>> from simulations.engines import ENGINES
+        >>> ENGINES["in-process"](cpus_per_client=2).cpus_per_client
+        2
+    """
 
     @property
     def cpus_per_client(self) -> int:
@@ -36,7 +42,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCores:
-    """The setting that all engines have."""
+    """The setting that all engines have.
+
+    Example:
+        >>> ClientCores(cpus_per_client=0)
+        Traceback (most recent call last):
+        ValueError: cpus_per_client must be at least 1, got 0
+    """
 
     cpus_per_client: int = 1
     """CPU cores, and torch threads, of one client; the same number gives the same result on every

@@ -103,7 +103,12 @@ def set_task_identity() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class InProcessEngine(ClientCores):
-    """One process, one client after the other: no start-up cost, easy to debug."""
+    """One process, one client after the other: no start-up cost, easy to debug.
+
+    Example:
+        >>> InProcessEngine(cpus_per_client=2).cpus_per_client
+        2
+    """
 
     def run(
         self,

@@ -17,7 +17,12 @@ GPU_SHARE = 0.125
 
 @dataclass(frozen=True, kw_only=True)
 class RayEngine(ClientCores):
-    """Flower's simulation: clients run in parallel in Ray's worker processes."""
+    """Flower's simulation: clients run in parallel in Ray's worker processes.
+
+    Example:
+        >>> RayEngine(gpus_per_client=0.5).gpus_per_client
+        0.5
+    """
 
     gpus_per_client: float | None = None
     """Share of a GPU for one client, if clients train on one; null: an eighth."""

@@ -11,7 +11,13 @@ from simulations.models.base import Norm, norm_layer
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet:
-    """CIFAR-style residual network: 3x3 stem, no pooling, four stages (He et al., CVPR 2016)."""
+    """CIFAR-style residual network: 3x3 stem, no pooling, four stages (He et al., CVPR 2016).
+
+    Example:
+        >>> import torch
+        >>> ResNet(depth=10, width=4).build((3, 32, 32), 10)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
 
     depth: Literal[10, 18] = 18
     """Number of weighted layers: 10 (one basic block per stage) or 18 (two)."""

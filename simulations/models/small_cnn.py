@@ -10,7 +10,13 @@ from simulations.models.base import Norm, norm_layer
 
 @dataclass(frozen=True, kw_only=True)
 class SmallCNN:
-    """Three 3x3 convolutions with max-pooling, global average pooling, one linear layer."""
+    """Three 3x3 convolutions with max-pooling, global average pooling, one linear layer.
+
+    Example:
+        >>> import torch
+        >>> SmallCNN(width=4).build((1, 16, 16), 10)(torch.rand(2, 1, 16, 16)).shape
+        torch.Size([2, 10])
+    """
 
     width: int = 32
     """Channels of the first convolution; doubled twice."""

@@ -35,7 +35,12 @@ class FaultsError(ValueError):
 
 
 class ConfigError(ValueError):
-    """A scenario is wrong; `faults` holds one line each: where: what, got; what to do."""
+    """A scenario is wrong; `faults` holds one line each: where: what, got; what to do.
+
+    Example:
+        >>> ConfigError(["rounds: must be at least 1", "seed: must be a number"]).faults
+        ['rounds: must be at least 1', 'seed: must be a number']
+    """
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import textwrap
 from functools import cache
+from itertools import takewhile
 from typing import Any, get_type_hints
 
 REQUIRED: Any = dataclasses.MISSING
@@ -59,6 +60,18 @@ def field_docs(cls: type) -> dict[str, str]:
 def first_sentence(cls: type) -> str:
     """Return the first line of a class's docstring."""
     return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def description(cls: type) -> str:
+    """Return a class's docstring without what is for those who call it from Python.
+
+    Example:
+        >>> description(Setting)
+        'One field.'
+    """
+    lines = (inspect.getdoc(cls) or "").splitlines()
+    told = takewhile(lambda line: line not in ("Args:", "Raises:", "Example:"), lines)
+    return "\n".join(told).rstrip()
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

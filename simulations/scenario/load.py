@@ -61,6 +61,12 @@ def load_scenario(
 
     Raises:
         ConfigError: with all faults of the file.
+
+    Example:
+        >>> Path("mine.yaml").write_text("{name: mine, rounds: 3}")
+        23
+        >>> load_scenario(Path("mine.yaml"), ["seed=4"]).seed
+        4
     """
     try:
         content = read_yaml_file(path)
@@ -91,7 +97,12 @@ def read_model(
 
 
 def scenario_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a scenario file."""
+    """Return the JSON Schema of a scenario file.
+
+    Example:
+        >>> scenario_schema()["properties"]["rounds"]["default"]
+        10
+    """
     schema = Scenario.model_json_schema(by_alias=True, mode="validation")
     defaults = Scenario(name="NAME").model_dump(mode="json", by_alias=True)
     for key, described in schema["properties"].items():

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from simulations.scenario.errors import Fault, FaultsError, faults_of, unknown_key
-from simulations.scenario.fields import REQUIRED, Setting, kebab, settings_of
+from simulations.scenario.fields import REQUIRED, Setting, description, kebab, settings_of
 
 CONFIG = ConfigDict(
     alias_generator=kebab,
@@ -32,6 +32,7 @@ CONFIG = ConfigDict(
     arbitrary_types_allowed=True,
     allow_inf_nan=False,
     use_attribute_docstrings=True,
+    json_schema_extra=lambda schema, cls: schema.update(description=description(cls)),
 )
 """How a scenario is read: kebab-case keys, unknown ones are errors, the result is frozen."""
 
@@ -203,7 +204,7 @@ class Part(Reader):
                 properties[key]["default"] = reader.write(setting.default)
         return {
             "type": "object",
-            "description": self.cls.__doc__,
+            "description": description(self.cls),
             "properties": properties,
             "required": [
                 key

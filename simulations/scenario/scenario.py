@@ -49,7 +49,12 @@ from simulations.scenario.tables import (
 
 
 class Clients(BaseModel):
-    """Who takes part."""
+    """Who takes part.
+
+    Example:
+        >>> Clients(count=100, per_round=10).per_round
+        10
+    """
 
     model_config = CONFIG
     count: int = Field(default=10, ge=1)
@@ -61,7 +66,12 @@ class Clients(BaseModel):
 
 
 class Training(BaseModel):
-    """What an honest client does with the model in a round."""
+    """What an honest client does with the model in a round.
+
+    Example:
+        >>> Training(epochs=2, learning_rate=0.01).batch_size
+        32
+    """
 
     model_config = CONFIG
     epochs: int = Field(default=1, ge=1)
@@ -79,7 +89,12 @@ class Training(BaseModel):
 
 
 class Repair(BaseModel):
-    """How the server applies the defense."""
+    """How the server applies the defense.
+
+    Example:
+        >>> Repair(min_agreement=0.6, verify=None).broadcast
+        'auto'
+    """
 
     model_config = CONFIG
     schedule: Annotated[Schedule, Part(Schedule)] = Schedule()
@@ -107,7 +122,13 @@ class Repair(BaseModel):
 
 
 class Scenario(BaseModel):
-    """One experiment: data, clients, attack, defense, and how to run it."""
+    """One experiment: data, clients, attack, defense, and how to run it.
+
+    Example:
+        >>> scenario = Scenario(name="mine", attack={"name": "badnets", "malicious": [0, 3]})
+        >>> scenario.malicious_clients, scenario.defense
+        ((0, 3), NoDefense())
+    """
 
     model_config = CONFIG
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")

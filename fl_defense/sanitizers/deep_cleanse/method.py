@@ -59,6 +59,25 @@ class DeepCleanse(Sanitizer):
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Example:
+        >>> from fl_defense import ModelSpec, apply_sanitizer
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> quick = DeepCleanse(
+        ...     num_images=16,
+        ...     num_limit_images=8,
+        ...     completion_width=2,
+        ...     completion_steps=2,
+        ...     batch_size=8,
+        ... )
+        >>> repaired = apply_sanitizer(quick, spec.build(), spec)
+        >>> repaired.purify(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     surrogate: Surrogate = field(default_factory=Scenes)

@@ -83,6 +83,20 @@ class DeepSanitizer(Sanitizer):
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Example:
+        >>> from fl_defense import ModelSpec, apply_sanitizer
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> quick = DeepSanitizer(steps=2, batch_size=8, num_dummies=24, patch_size=3)
+        >>> suspect = spec.build()
+        >>> repaired = apply_sanitizer(quick, suspect, spec)
+        >>> bool((repaired.model[0].weight == suspect[0].weight).all())  # before the cut
+        True
     """
 
     steps: int = 180

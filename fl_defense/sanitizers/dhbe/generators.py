@@ -12,7 +12,14 @@ from fl_defense.validation import require_at_least, require_declared, require_po
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorSettings:
-    """The paper's generators, used where images or patches are generated."""
+    """The paper's generators, used where images or patches are generated.
+
+    Example:
+        >>> from fl_defense import DHBE
+        >>> settings = DHBE(patch_search="generator", generators=GeneratorSettings(width=8))
+        >>> settings.generators.latent_size
+        64
+    """
 
     lr: float = 1e-2
     """Adam's learning rate for the image generator and the patch generator."""

@@ -96,6 +96,19 @@ class DHBE(Sanitizer):
 
     Raises:
         ValueError: if a value is out of its range.
+
+    Example:
+        >>> from fl_defense import ModelSpec, apply_sanitizer
+        >>> from simulations.models import SmallCNN
+        >>> spec = ModelSpec(
+        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
+        ...     input_shape=(1, 8, 8),
+        ...     num_classes=3,
+        ... )
+        >>> quick = DHBE(iterations=2, num_scenes=32, patch_size=3, consistency="squared")
+        >>> repaired = apply_sanitizer(quick, spec.build(), spec)
+        >>> sorted(repaired.details)[:3]
+        ['consistency', 'distortion', 'fidelity']
     """
 
     iterations: int = 150

@@ -59,6 +59,11 @@ class Attribution(Screen):
 
     Raises:
         ValueError: if a setting is out of its range.
+
+    Example:
+        >>> from fl_defense import DHBE, SCREENS
+        >>> SCREENS["attribution"] is Attribution
+        True
     """
 
     search: DifferenceSearch = field(default_factory=DifferenceSearch)

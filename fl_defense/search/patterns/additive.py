@@ -9,7 +9,12 @@ from fl_defense.search.patterns.whole_image import WholeImage
 
 @dataclass(frozen=True, kw_only=True)
 class Additive(WholeImage):
-    """Every pixel of every channel is changed freely within a bound."""
+    """Every pixel of every channel is changed freely within a bound.
+
+    Example:
+        >>> Additive(starts=4).code_shape((1, 12, 16))
+        (1, 12, 16)
+    """
 
     amplitude: float = 0.12
     """Largest change of a pixel, in (0, 1]."""

@@ -14,6 +14,11 @@ class PatternFamily(Protocol):
 
     A frozen dataclass whose fields are its settings. The search starts several times; what belongs
     to a start and is not searched, such as the place of a patch, the family tells by its number.
+
+    Example:
+        >>> from fl_defense.search.patterns import PATTERN_FAMILIES
+        >>> [kind().num_starts((1, 12, 16)) > 0 for kind in PATTERN_FAMILIES.values()]
+        [True, True, True, True]
     """
 
     @property
@@ -47,7 +52,18 @@ class PatternFamily(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pattern:
-    """A member of a family, and the class that it is thought to serve."""
+    """A member of a family, and the class that it is thought to serve.
+
+    Example:
+        >>> from fl_defense.search.patterns import Patches
+        >>> code = torch.ones(1, 3, 3)
+        >>> pattern = Pattern(family=Patches(share=1 / 4), start=0, code=code, label=2)
+        >>> pattern.picture((1, 12, 16))[0, :4, :4]
+        tensor([[1.0000, 1.0000, 1.0000, 0.5000],
+                [1.0000, 1.0000, 1.0000, 0.5000],
+                [1.0000, 1.0000, 1.0000, 0.5000],
+                [0.5000, 0.5000, 0.5000, 0.5000]])
+    """
 
     family: PatternFamily
     start: int

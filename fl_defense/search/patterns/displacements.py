@@ -12,7 +12,12 @@ from fl_defense.validation import require, require_at_least
 
 @dataclass(frozen=True, kw_only=True)
 class Displacements(WholeImage):
-    """The grid's displacements are free; between its points they are interpolated."""
+    """The grid's displacements are free; between its points they are interpolated.
+
+    Example:
+        >>> Displacements(starts=4).code_shape((1, 12, 16))
+        (2, 5, 5)
+    """
 
     grid: int = 5
     """Points of the grid along each side."""

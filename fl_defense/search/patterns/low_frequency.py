@@ -15,6 +15,10 @@ class LowFrequency(WholeImage):
     """The coefficients of the lowest waves are free: stripes of any phase and direction are sums.
 
     The basis is that of the discrete cosine transform, whose waves have half periods.
+
+    Example:
+        >>> LowFrequency(starts=4).code_shape((1, 12, 16))
+        (1, 12, 12)
     """
 
     waves: int = 12

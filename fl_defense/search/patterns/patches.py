@@ -15,6 +15,11 @@ class Patches:
 
     Raises:
         ValueError: if a setting is out of its range.
+
+    Example:
+        >>> patches = Patches(share=1 / 4)
+        >>> patches.code_shape((1, 12, 16)), patches.place((1, 12, 16), start=1)
+        ((1, 3, 3), (0, 1, 3, 3))
     """
 
     share: float = 1 / 3

@@ -14,6 +14,12 @@ class Bars:
     """Bright bars in two rows and two columns, each a part for another attacker (DBA: Xie, 2020).
 
     Parts count from 0: upper left, upper right, lower left, lower right.
+
+    Example:
+        >>> import torch
+        >>> bars = Bars(width=2, column_gap=1, row_gap=1)
+        >>> bars.only([0]).stamp(torch.zeros(1, 1, 4, 6))[0, 0, 0]
+        tensor([1., 1., 0., 0., 0., 0.])
     """
 
     num_parts: ClassVar[int] = 4

@@ -10,7 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Blended:
-    """The same noise or picture mixed into the whole image (Chen et al., 2017)."""
+    """The same noise or picture mixed into the whole image (Chen et al., 2017).
+
+    Example:
+        >>> Blended(opacity=0.5).stamp(torch.zeros(1, 1, 8, 8)).max() <= 0.5
+        tensor(True)
+    """
 
     opacity: float = 0.2
     """Weight of the noise or picture, in (0, 1]; the image keeps the rest."""

@@ -14,6 +14,12 @@ class Dynamic:
 
     No single place or pattern of the whole image is the trigger: it is outside what searches for
     one patch or one distortion look for.
+
+    Example:
+        >>> image = torch.zeros(1, 1, 5, 5)
+        >>> image[0, 0, 2, 2] = 1.0
+        >>> Dynamic(size=1, brightness=0.5).stamp(image)[0, 0, 2, 2]
+        tensor(0.5000)
     """
 
     size: int = 3

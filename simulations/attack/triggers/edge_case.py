@@ -21,6 +21,10 @@ class EdgeCase:
     be called the target. Which digit takes an image's place, and how it is shifted, follows from
     the image's pixels. The robust accuracy has no meaning here, for a digit has no class among the
     data's. Not for data that are digits themselves.
+
+    Example:
+        >>> EdgeCase(digit=7).stamp(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     digit: int = 7

@@ -11,7 +11,14 @@ from fl_defense.validation import require_at_least, require_declared
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A small square that replaces pixels (BadNets: Gu et al., 2017)."""
+    """A small square that replaces pixels (BadNets: Gu et al., 2017).
+
+    Example:
+        >>> Patch(size=1, position="center").stamp(torch.zeros(1, 1, 3, 3))[0, 0]
+        tensor([[0., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 0.]])
+    """
 
     size: int = 3
     """Height and width in pixels."""

@@ -14,6 +14,10 @@ class Sinusoid:
     """Upright stripes of sinusoidal brightness added to the image (SIG: Barni et al., ICIP 2019).
 
     Column j of m gets `amplitude * sin(2 pi j frequency / m)` in every channel, cut to [0, 1].
+
+    Example:
+        >>> Sinusoid(amplitude=0.5, frequency=1).stamp(torch.full((1, 1, 1, 4), 0.5))[0, 0, 0]
+        tensor([0.5000, 1.0000, 0.5000, 0.0000])
     """
 
     amplitude: float = 0.16

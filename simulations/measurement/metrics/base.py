@@ -9,7 +9,20 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Triggered:
-    """What a model says of the test images with the trigger of one backdoor; all are (N,)."""
+    """What a model says of the test images with the trigger of one backdoor; all are (N,).
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([1, 2])
+        >>> said = Triggered(
+        ...     predicted=torch.tensor([0, 2]),
+        ...     labels=labels,
+        ...     wanted=torch.tensor([0, 0]),
+        ...     is_source=labels > 0,
+        ... )
+        >>> (said.predicted == said.wanted).tolist()
+        [True, False]
+    """
 
     predicted: Tensor
     """Classes that the model gives the triggered images."""
@@ -22,7 +35,13 @@ class Triggered:
 
 
 class Metric(ABC):
-    """One rate in [0, 1] with its name; a new one is a file here and a line in `METRICS`."""
+    """One rate in [0, 1] with its name; a new one is a file here and a line in `METRICS`.
+
+    Example:
+        >>> from simulations.measurement.metrics import METRICS
+        >>> METRICS["accuracy"].title
+        'accuracy'
+    """
 
     title: ClassVar[str]
     """In a sentence or a legend."""
@@ -37,7 +56,14 @@ class Metric(ABC):
 
 
 class CleanMetric(Metric):
-    """A rate on test images as they are."""
+    """A rate on test images as they are.
+
+    Example:
+        >>> import torch
+        >>> from simulations.measurement.metrics import Accuracy
+        >>> Accuracy().measure(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 2, 1]))
+        0.75
+    """
 
     @abstractmethod
     def measure(self, predicted: Tensor, labels: Tensor) -> float:
@@ -50,7 +76,21 @@ class CleanMetric(Metric):
 
 
 class BackdoorMetric(Metric):
-    """A rate on test images with a trigger; a run with several backdoors has their mean."""
+    """A rate on test images with a trigger; a run with several backdoors has their mean.
+
+    Example:
+        >>> import torch
+        >>> from simulations.measurement.metrics import AttackSuccessRate
+        >>> labels = torch.tensor([1, 2])
+        >>> said = Triggered(
+        ...     predicted=torch.tensor([0, 2]),
+        ...     labels=labels,
+        ...     wanted=torch.tensor([0, 0]),
+        ...     is_source=labels > 0,
+        ... )
+        >>> AttackSuccessRate().measure(said)
+        0.5
+    """
 
     @abstractmethod
     def measure(self, triggered: Triggered) -> float | None:
