@@ -175,9 +175,9 @@ MUTANTS = (
     ),
     Mutant(
         "a damaged checkpoint is read",
-        f"{FLOWER}/checkpoint.py",
-        "if digest != _digest(payload).encode():",
-        "if not digest:",
+        "fl_defense/seal.py",
+        "if hmac.compare_digest(said.encode(), self.of(*parts).encode()):",
+        "if said:",
         f"{TESTS}/flower/test_checkpoint.py",
     ),
     Mutant(

@@ -164,7 +164,7 @@ class CheckpointFile:
         >>> file = CheckpointFile(path=Path("checkpoint"), belongs_to="my run")
         >>> file.read()
         Traceback (most recent call last):
-        fl_defense.flower.checkpoint.CheckpointError: checkpoint: cannot be read (No such file ...)
+        fl_defense.flower.packing.CheckpointError: checkpoint: cannot be read ...
     """
 
     path: Path

@@ -22,5 +22,11 @@ def load_data(source: ImageSource) -> ImageData:
 def deal_out(
     partition: Partition, source: ImageSource, num_clients: int, seed: int
 ) -> list[Indices]:
-    """Return the training images' indices of each client; dealt out once per process."""
+    """Return the training images' indices of each client; dealt out once per process.
+
+    Example:
+        >>> from simulations.data import IID, Digits
+        >>> [len(indices) for indices in deal_out(IID(), Digits(max_train=10), 3, seed=0)]
+        [4, 3, 3]
+    """
     return partition.split(load_data(source).train_labels.numpy(), num_clients, seed)
