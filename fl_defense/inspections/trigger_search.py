@@ -43,9 +43,6 @@ from fl_defense.surrogates.pool import ScenePool
 from fl_defense.surrogates.scenes import Scenes
 from fl_defense.validation import require_at_least, require_declared, require_positive
 
-SMALL_IMAGE = 28
-"""Side of an image in pixels below which patches lift classes of clean models further."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerFinding:
@@ -120,6 +117,8 @@ class TriggerSearch(Inspection):
     bar_of_small_images: float = 6.0
     """The same for smaller images, of which a patch covers more: 1 of 20 clean networks of 16x16
     digits exceeds it."""
+    small_below: int = 28
+    """Side in pixels below which an image is small."""
     places: PatchSearchSettings = PatchSearchSettings()
     """How a patch is searched for each place."""
     distortions: DistortionSettings = DistortionSettings()
@@ -135,6 +134,7 @@ class TriggerSearch(Inspection):
         require_declared(self)
         require_at_least(self, patch_size=3, num_scenes=1, candidates_per_image=1, steps=0)
         require_at_least(self, batch_size=1, num_candidates=1, images_per_candidate=1)
+        require_at_least(self, small_below=1)
         require_positive(self, "patch_bar", "bar_of_small_images")
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
@@ -147,12 +147,12 @@ class TriggerSearch(Inspection):
         require_image_gradient(model, spec.input_shape)
 
     def bar_for(self, model: nn.Module, spec: ModelSpec) -> float:
-        """Return `patch_bar`, or `bar_of_small_images` below 28 pixels.
+        """Return `patch_bar`, or `bar_of_small_images` below `small_below` pixels.
 
         docs/methods.md says how many clean networks of which kinds exceed it.
         """
         del model
-        is_small = min(spec.input_shape[1:]) < SMALL_IMAGE
+        is_small = min(spec.input_shape[1:]) < self.small_below
         return self.bar_of_small_images if is_small else self.patch_bar
 
     def inspect(

@@ -7,16 +7,66 @@ paper's first phase); the adversarial phase makes texture that a viewer wants an
 small images does not.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BLOB_GRID = 7
-"""Side of the random grid that a blob-shaped hole is made from; Grad-CAM's maps look like it."""
-SMALLEST_HOLE, LARGEST_HOLE = 0.15, 0.5
-"""Sides of rectangular holes, and share of the image in blobs, as fractions."""
+from fl_defense.validation import require, require_at_least, require_declared
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingHoles:
+    """The holes that a completion network is trained to fill: rectangles and blobs in turns.
+
+    Raises:
+        ValueError: if a share is not in (0, 1], or the least is above the largest.
+
+    Example:
+        >>> TrainingHoles().draw(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 1, 32, 32])
+    """
+
+    sides: tuple[float, float] = (0.15, 0.5)
+    """Least and largest side of a rectangle, as a share of the image's, in (0, 1]."""
+    blob_share: float = 0.15
+    """Largest share of the image that a blob covers, in (0, 1]; the least is a fifth of it."""
+    blob_grid: int = 7
+    """Side of the random grid that a blob is made from; Grad-CAM's maps look like it."""
+
+    def __post_init__(self) -> None:
+        require_declared(self)
+        least, largest = self.sides
+        require(0 < least <= largest <= 1, "sides", "ascending in (0, 1]", self.sides)
+        require(0 < self.blob_share <= 1, "blob_share", "in (0, 1]", self.blob_share)
+        require_at_least(self, blob_grid=2)
+
+    def draw(self, images: Tensor) -> Tensor:
+        """Return a hole (1, H, W) of ones per image (B, C, H, W)."""
+        holes = torch.stack([self._rectangles(images), self._blobs(images)])
+        kinds = torch.arange(len(images), device=images.device) % len(holes)
+        return holes[kinds, torch.arange(len(images), device=images.device)]
+
+    def _rectangles(self, images: Tensor) -> Tensor:
+        num, device = len(images), images.device
+        least, largest = self.sides
+        inside = []
+        for side in images.shape[2:]:
+            share = least + (largest - least) * torch.rand(num, 1, device=device)
+            length = (share * side).round().clamp_min(1)
+            first = (torch.rand(num, 1, device=device) * (side - length + 1)).floor()
+            places = torch.arange(side, device=device)
+            inside.append((places >= first) & (places < first + length))
+        return (inside[0][:, :, None] & inside[1][:, None, :])[:, None].float()
+
+    def _blobs(self, images: Tensor) -> Tensor:
+        num, device = len(images), images.device
+        grid = torch.rand(num, 1, self.blob_grid, self.blob_grid, device=device)
+        smooth = functional.interpolate(grid, images.shape[2:], mode="bilinear")
+        share = self.blob_share * (0.2 + 0.8 * torch.rand(num, 1, device=device))
+        ranks = smooth.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
+        return (ranks < share * ranks.shape[1]).float().view_as(smooth)
 
 
 class CompletionNetwork(nn.Module):
@@ -64,7 +114,13 @@ class CompletionNetwork(nn.Module):
 
 
 def train_completion(
-    network: CompletionNetwork, images: Tensor, *, steps: int, batch_size: int, lr: float
+    network: CompletionNetwork,
+    images: Tensor,
+    holes_of: TrainingHoles,
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
 ) -> float:
     """Train a network in place to fill random holes in images in [0, 1]; return the last loss.
 
@@ -76,7 +132,7 @@ def train_completion(
     loss = torch.zeros(())
     for _ in range(steps):
         batch = images[torch.randint(len(images), (batch_size,), device=images.device)]
-        holes = random_holes(batch)
+        holes = holes_of.draw(batch)
         errors = (network(batch, holes) - batch).square() * holes
         loss = errors.sum() / (holes.sum() * images.shape[1])
         optimizer.zero_grad(set_to_none=True)
@@ -85,35 +141,6 @@ def train_completion(
         schedule.step()
     network.eval()
     return loss.item()
-
-
-def random_holes(images: Tensor) -> Tensor:
-    """Return a hole (1, H, W) of ones per image (B, C, H, W), rectangles and blobs in turns."""
-    make: tuple[Callable[[Tensor], Tensor], ...] = (_rectangles, _blobs)
-    holes = torch.stack([kind(images) for kind in make])
-    kinds = torch.arange(len(images), device=images.device) % len(make)
-    return holes[kinds, torch.arange(len(images), device=images.device)]
-
-
-def _rectangles(images: Tensor) -> Tensor:
-    num, device = len(images), images.device
-    inside = []
-    for side in images.shape[2:]:
-        share = SMALLEST_HOLE + (LARGEST_HOLE - SMALLEST_HOLE) * torch.rand(num, 1, device=device)
-        length = (share * side).round().clamp_min(1)
-        first = (torch.rand(num, 1, device=device) * (side - length + 1)).floor()
-        places = torch.arange(side, device=device)
-        inside.append((places >= first) & (places < first + length))
-    return (inside[0][:, :, None] & inside[1][:, None, :])[:, None].float()
-
-
-def _blobs(images: Tensor) -> Tensor:
-    num, device = len(images), images.device
-    grid = torch.rand(num, 1, BLOB_GRID, BLOB_GRID, device=device)
-    smooth = functional.interpolate(grid, images.shape[2:], mode="bilinear")
-    share = SMALLEST_HOLE * (0.2 + 0.8 * torch.rand(num, 1, device=device))
-    ranks = smooth.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
-    return (ranks < share * ranks.shape[1]).float().view_as(smooth)
 
 
 def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, ...]:

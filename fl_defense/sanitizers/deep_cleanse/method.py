@@ -38,7 +38,11 @@ from fl_defense.model.deployed import DeployedModel, predict
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
-from fl_defense.sanitizers.deep_cleanse.completion import CompletionNetwork, train_completion
+from fl_defense.sanitizers.deep_cleanse.completion import (
+    CompletionNetwork,
+    TrainingHoles,
+    train_completion,
+)
 from fl_defense.sanitizers.deep_cleanse.purifier import Purifier, Saliency, layers_to_look_at
 from fl_defense.state import State
 from fl_defense.surrogates.base import Surrogate
@@ -107,6 +111,8 @@ class DeepCleanse(Sanitizer):
     """Images per step."""
     completion_lr: float = 3e-3
     """Adam's peak learning rate for the completion network."""
+    training_holes: TrainingHoles = TrainingHoles()
+    """The holes that it is trained to fill."""
 
     changes_models: ClassVar[bool] = False
     purifies: ClassVar[bool] = True
@@ -209,6 +215,7 @@ class DeepCleanse(Sanitizer):
         loss = train_completion(
             network,
             images,
+            self.training_holes,
             steps=self.completion_steps,
             batch_size=self.batch_size,
             lr=self.completion_lr,

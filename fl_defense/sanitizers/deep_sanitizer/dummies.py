@@ -9,9 +9,6 @@ from torch.nn import functional
 
 from fl_defense.model.batches import CHUNK
 
-HALF_SURE = math.log(2)
-"""Cross-entropy below which a class has at least half the posterior."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dummies:
@@ -35,12 +32,19 @@ class Balancing:
     """Weight of a dummy's squared distance from where it started, against its cross-entropy."""
     channel_dropout: float
     """Share of feature channels hidden at random in each step."""
+    sure_from: float = 0.5
+    """Posterior of its class from which a dummy is sure, and is not moved."""
+
+    @property
+    def _sure(self) -> float:
+        """The cross-entropy of such a dummy."""
+        return -math.log(self.sure_from)
 
     def dummies(self, teacher: nn.Module, features: Tensor, logits: Tensor) -> Dummies:
         """Give each class N / K of the features, those that the teacher takes for it most readily.
 
-        Where its posterior is below one half, gradient steps raise it, up to there and no further,
-        under channel dropout and tied to the start.
+        Where its posterior is below `sure_from`, gradient steps raise it, up to there and no
+        further, under channel dropout and tied to the start.
 
         Args:
             teacher: the suspect's head.
@@ -49,7 +53,7 @@ class Balancing:
         """
         classes = deal_out(logits.log_softmax(1))
         losses = functional.cross_entropy(logits, classes, reduction="none")
-        unsure = (losses > HALF_SURE).nonzero()[:, 0]
+        unsure = (losses > self._sure).nonzero()[:, 0]
         moved, floor = features.clone(), features.min()
         for batch in unsure.split(CHUNK) if len(unsure) > 0 else ():
             moved[batch] = self._move(teacher, features[batch], classes[batch], floor)
@@ -62,7 +66,7 @@ class Balancing:
         for _ in range(self.steps):
             kept = torch.rand(per_channel, device=moved.device) >= self.channel_dropout
             losses = functional.cross_entropy(teacher(moved * kept), labels, reduction="none")
-            unsure = losses.detach() > HALF_SURE
+            unsure = losses.detach() > self._sure
             distance = (moved - start).square().sum()
             optimizer.zero_grad(set_to_none=True)
             ((losses * unsure).sum() + self.anchor_weight * distance).backward()

@@ -113,6 +113,8 @@ class DeepSanitizer(Sanitizer):
     """Adam's learning rate for the dummies."""
     anchor_weight: float = 0.02
     """Weight of a dummy's squared distance from where it started, against its cross-entropy."""
+    sure_from: float = 0.5
+    """Posterior of its class, in (0, 1), from which a dummy is sure, and is not moved."""
     channel_dropout: float = 0.2
     """Share of feature channels hidden at random in each balancing step, in [0, 1)."""
     head_lr: float = 3e-3
@@ -165,6 +167,7 @@ class DeepSanitizer(Sanitizer):
         require_positive(self, "balancing_lr", "head_lr", "generator_lr")
         dropout, size = self.channel_dropout, self.patch_size
         require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
+        require(0 < self.sure_from < 1, "sure_from", "in (0, 1)", self.sure_from)
         in_range = all(0 <= beta < 1 for beta in self.head_betas)
         require(in_range, "head_betas", "in [0, 1)", self.head_betas)
         require(size is None or size >= 3, "patch_size", "at least 3 or null", size)
@@ -227,6 +230,7 @@ class DeepSanitizer(Sanitizer):
             lr=self.balancing_lr,
             anchor_weight=self.anchor_weight,
             channel_dropout=self.channel_dropout,
+            sure_from=self.sure_from,
         )
         return balancing.dummies(teacher, features, logits)
 

@@ -86,9 +86,6 @@ from fl_defense.validation import (
     require_share,
 )
 
-CLASSES_OF_TOLERANCE = 10
-"""Fewest classes of the networks that the tolerated gain was set with."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DHBE(Sanitizer):
@@ -143,10 +140,12 @@ class DHBE(Sanitizer):
     """What counts of a patch's effect on the logits: the largest gain beyond `tolerated_gain`, all
     gains, squared, or every change as in the paper."""
     tolerated_gain: float = 1.0
-    """Gain that no patch is blamed for, in standard deviations of the logits of a scene; with
-    K < 10 classes times sqrt(K / 10)."""
+    """Gain that no patch is blamed for, in standard deviations of the logits of a scene."""
     tolerated_over_reference: float = 0.15
     """The same where a reference is given, beyond the reference's own gain."""
+    tolerated_from_classes: int = 10
+    """Classes from which on these gains hold as they are; with fewer, K, they are multiplied by
+    sqrt(K / this): of few logits each lies far out in their own deviations."""
     consistency_weight: float = 0.2
     """Weight of ignoring the patch against answering like the teacher (lambda_d1)."""
     distorted_share: float = 0.33
@@ -179,6 +178,7 @@ class DHBE(Sanitizer):
         require_at_least(self, iterations=1, student_steps=1, batch_size=2, num_scenes=1)
         require_at_least(self, candidates_per_image=1, patch_size=3, weight_decay=0)
         require_at_least(self, tolerated_gain=0, tolerated_over_reference=0)
+        require_at_least(self, tolerated_from_classes=1)
         require_at_least(self, consistency_weight=0, distortion_weight=0)
         require_positive(self, "student_lr")
         require_share(self, "scene_share", "distorted_share")
@@ -371,7 +371,7 @@ class DHBE(Sanitizer):
     def _tolerated(self, deviations: float, spread: float, spec: ModelSpec) -> float:
         """Return a tolerated gain in logits."""
         # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
-        few = math.sqrt(min(1.0, spec.num_classes / CLASSES_OF_TOLERANCE))
+        few = math.sqrt(min(1.0, spec.num_classes / self.tolerated_from_classes))
         return deviations * spread * few
 
 

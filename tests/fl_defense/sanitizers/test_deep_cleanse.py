@@ -10,7 +10,7 @@ from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import DeepCleanse, apply_sanitizer
 from fl_defense.sanitizers.deep_cleanse.completion import (
     CompletionNetwork,
-    random_holes,
+    TrainingHoles,
     train_completion,
 )
 from fl_defense.sanitizers.deep_cleanse.purifier import (
@@ -129,7 +129,7 @@ def test_holes_of_every_size_are_filled_and_the_rest_is_kept(height: int, width:
     torch.manual_seed(0)
     network = CompletionNetwork(3, 2, torch.tensor((0.1, 0.2, 0.3))).eval()
     images = torch.rand(40, 3, height, width)
-    holes = random_holes(images)
+    holes = TrainingHoles().draw(images)
     assert holes.shape == (40, 1, height, width)
     assert set(holes.unique().tolist()) == {0.0, 1.0}
     assert holes.mean((1, 2, 3)).max() < 0.35
@@ -144,8 +144,8 @@ def test_training_fills_better_than_the_mean() -> None:
     torch.manual_seed(0)
     images = scenes(200, (1, 16, 16))
     network = CompletionNetwork(1, 4, torch.tensor((0.5,)))
-    train_completion(network, images, steps=60, batch_size=32, lr=5e-3)
-    holes = random_holes(images)
+    train_completion(network, images, TrainingHoles(), steps=60, batch_size=32, lr=5e-3)
+    holes = TrainingHoles().draw(images)
     with torch.no_grad():
         filled = ((network(images, holes) - images).square() * holes).sum() / holes.sum()
     plain = ((0.5 - images).square() * holes).sum() / holes.sum()
@@ -164,7 +164,7 @@ def test_weights_stay_and_the_network_is_carried_on(
     images = torch.rand(4, 1, 8, 8)
     assert first.purify is not None
     assert second.purify is not None
-    holes = random_holes(images)
+    holes = TrainingHoles().draw(images)
     assert torch.equal(
         first.purify.completion(images, holes), second.purify.completion(images, holes)
     )
