@@ -55,8 +55,10 @@ class MeasuredRound:
         """Return the round that a line holds.
 
         Raises:
-            TypeError: if a key is not known.
+            TypeError: if a key is not known, or the number of the round is none.
         """
+        if type(keys.get("round")) is not int:
+            raise TypeError(f"round must be a whole number, got {keys.get('round')!r}")
         names = {each.name for each in fields(cls)} - {"record"}
         own = {name: value for name, value in keys.items() if name in names}
         return cls(

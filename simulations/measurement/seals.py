@@ -62,7 +62,10 @@ def doubts(folders: Iterable[Path]) -> list[str]:
     """
     seal = seal_from_environment()
     runs = dict.fromkeys(
-        path.parent for folder in folders for path in sorted(folder.rglob("rounds.jsonl"))
+        path.parent
+        for folder in folders
+        for name in ("rounds.jsonl", "summary.json")
+        for path in sorted(folder.rglob(name))
     )
     return [f"{run}: {said}" for run in runs if (said := doubt(run, seal)) is not None]
 
@@ -71,7 +74,8 @@ def doubt(folder: Path, seal: Seal) -> str | None:
     """Return in what a run is not as it was written, or None."""
     try:
         entries = journal_of(folder, seal).read(dict)
-        if (folder / "summary.json").is_file():
+        names = {path.name for path in folder.iterdir()}
+        if "summary.json" in names:
             summary = json.loads((folder / "summary.json").read_bytes())
             seals = dict(summary[SEALS])
             own = seals.pop("summary")
@@ -80,7 +84,7 @@ def doubt(folder: Path, seal: Seal) -> str | None:
             if said := seal.refusal(seals["model"], (folder / "model.safetensors").read_bytes()):
                 return f"model.safetensors {said}"
             head = seals["rounds"]
-        elif (folder / "checkpoint").is_file():
+        elif "checkpoint" in names:
             head = CheckpointFile(path=folder / "checkpoint", seal=seal).read_head()
         else:
             return None  # the first round is not finished: nothing vouches for its line
