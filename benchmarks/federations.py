@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from benchmarks import RESULTS
 from benchmarks.rows import provenance, read, write
 from simulations.federation.run import run_scenario
-from simulations.measurement.metrics import columns
+from simulations.metrics import columns
 from simulations.scenario.load import load_scenario
 
 DEEP_SANITIZER = ["defense.name=deep-sanitizer"]

@@ -38,7 +38,7 @@ from benchmarks.victims import MODELS, TRIGGERS, Farm, NoImageLeftError, Setting
 from fl_defense.metrics import defense_effectiveness
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.sanitizers import Sanitizer, apply_sanitizer
-from simulations.measurement.metrics import columns
+from simulations.metrics import columns
 
 SMALL: dict[str, Any] = {
     "data": ["fashion-mnist", "cifar10", "gtsrb"],

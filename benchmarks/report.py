@@ -18,7 +18,7 @@ from fl_defense.atomic_write import replace_file
 from fl_defense.search.noise import Noise
 from fl_defense.search.warps import Warps
 from fl_defense.search.waves import Waves
-from simulations.measurement.metrics import columns
+from simulations.metrics import columns
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 ATTACKS = ("patch", "blended", "sinusoid", "warped")

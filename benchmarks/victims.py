@@ -35,8 +35,8 @@ from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
 from simulations.data import ImageData
-from simulations.measurement.metrics import measure_clean, measure_triggered
-from simulations.measurement.metrics.base import Triggered
+from simulations.metrics import measure_clean, measure_triggered
+from simulations.metrics.base import Triggered
 from simulations.models.base import Architecture
 from simulations.models.resnet import ResNet
 from simulations.models.small_cnn import SmallCNN

@@ -28,7 +28,7 @@ PUBLIC_MODULES = (
     "simulations.data.base",
     "simulations.models.base",
     "simulations.engines.base",
-    "simulations.measurement.metrics.base",
+    "simulations.metrics.base",
     "simulations.aggregators",
 )
 """Modules whose names are public, as decision 0011 lists them."""
@@ -41,6 +41,7 @@ DOORS = (
     "simulations.attack.triggers",
     "simulations.data",
     "simulations.engines",
+    "simulations.metrics",
     "simulations.models",
     "simulations.scenario",
 )

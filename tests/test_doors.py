@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from simulations.cli.main import app
 from simulations.federation.run import run_scenario
-from simulations.measurement.metrics import METRICS
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.tables import TABLES
@@ -52,6 +53,7 @@ defense:
   epochs: 1
   batch-size: 4
 """,
+    "metrics": "metrics: {name: 'tests.outside:ShareOfClass0', label: 3}",
     "engine": "engine: {name: 'tests.outside:Counts', cpus-per-client: 1}",
 }
 
@@ -85,13 +87,20 @@ def test_every_table_has_a_proof() -> None:
     assert TABLES.keys() - AXES.keys() <= {"patterns"}
 
 
-def test_a_metric_is_one_class_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_metric_stands_in_every_file_and_table(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(METRICS, "share_of_class_0", outside.ShareOfClass0())
-    run_scenario(load_scenario(written(tmp_path, BASE)), tmp_path / "out")
-    line = json.loads((tmp_path / "out" / "rounds.jsonl").read_text().splitlines()[0])
-    assert "share_of_class_0" in json.dumps(line)
+    folder = tmp_path / "out"
+    run_scenario(load_scenario(written(tmp_path, scenario_with(AXES["metrics"]))), folder)
+    last = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
+    rate = last["rates"]["released"]["share_of_class_0"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["last_three_rounds"]["released"]["share_of_class_0"] == rate
+    shown = CliRunner().invoke(app, ["show", str(folder)]).stdout
+    assert "share of class 0" in shown
+    assert f"share of class 0 {rate:.3f}" in shown
+    compared = CliRunner().invoke(app, ["compare", str(folder)]).stdout
+    assert "share of class 0" in compared
 
 
 @pytest.mark.parametrize("name", [name for name in AXES if "'s" not in name and name != "strategy"])

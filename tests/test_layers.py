@@ -42,6 +42,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.attack.triggers.edge_case": (9, {"torch", "sklearn"}),
     "simulations.engines": (9, {"torch", "flwr", "ray"}),
     "simulations.data": (9, {"torch", "numpy", "PIL", "sklearn", "torchvision"}),
+    "simulations.metrics": (9, {"torch"}),
     "simulations.models": (9, {"torch"}),
     "simulations.scenario": (10, {"torch", "flwr", "pydantic", "pydantic_core", "yaml"}),
     "simulations.measurement": (11, {"torch", "matplotlib", "safetensors", "scipy", "yaml"}),

@@ -121,11 +121,11 @@ def run(
             result = go()
         else:
             _introduce(loaded)
-            console.print(f"[bold]{header()}[/bold]")
+            console.print(f"[bold]{header(loaded.metrics)}[/bold]")
             with console.status("starting the clients") as status:
 
                 def tell(measured: MeasuredRound) -> None:
-                    console.print(escape(row(measured)))
+                    console.print(escape(row(measured, loaded.metrics)))
                     if measured.round < loaded.rounds:
                         status.update(f"round {measured.round + 1} of {loaded.rounds}")
                     else:
@@ -146,16 +146,17 @@ def show(
         from simulations.measurement.finished_runs import folders_of_runs
         from simulations.measurement.reading import as_written, read_json
         from simulations.measurement.results_folder import read_rounds
-        from simulations.measurement.round_table import header, row
+        from simulations.measurement.round_table import header, metrics_of, row
 
         runs = [(folder, read_rounds(folder)) for folder in folders_of_runs(folders)]
         for folder, rounds in runs:
             if len(runs) > 1:
                 console.rule(escape(str(folder)), align="left")
-            console.print(f"[bold]{header()}[/bold]")
             with as_written(folder):
+                metrics = metrics_of(rounds)
+                console.print(f"[bold]{header(metrics)}[/bold]")
                 for measured in rounds:
-                    console.print(escape(row(measured)))
+                    console.print(escape(row(measured, metrics)))
             if (folder / "summary.json").exists():
                 with as_written(folder):
                     _print_summary(read_json(folder / "summary.json"), folder)
@@ -241,7 +242,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 def _rates(rates: dict[str, float]) -> str:
-    from simulations.measurement.metrics import METRICS
+    from simulations.metrics import metrics_named
 
-    titles = {name: metric.title for name, metric in METRICS.items()}
-    return ", ".join(f"{titles[name]} {rate:.3f}" for name, rate in rates.items()) or "not measured"
+    told = [f"{metric.title} {rates[name]:.3f}" for name, metric in metrics_named(rates).items()]
+    return ", ".join(told) or "not measured"

@@ -36,6 +36,7 @@ from simulations.cli.model_loading import load_network, notes_on
 from simulations.data import ImageSource, load_data
 from simulations.measurement.evaluation import Evaluation
 from simulations.measurement.plots import plot_found
+from simulations.metrics import Metric
 from simulations.models.base import Architecture
 from simulations.scenario.devices import pick_device
 from simulations.scenario.errors import ConfigError
@@ -43,7 +44,15 @@ from simulations.scenario.load import load_scenario, read_model
 from simulations.scenario.overrides import apply_override
 from simulations.scenario.parts import CONFIG, Part
 from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml
-from simulations.scenario.tables import BACKDOORS, DATA, DEFENSE, INSPECTION, MODEL, VERIFICATION
+from simulations.scenario.tables import (
+    BACKDOORS,
+    DATA,
+    DEFENSE,
+    INSPECTION,
+    MEASURED,
+    MODEL,
+    VERIFICATION,
+)
 
 
 class ModelRequest(BaseModel):
@@ -191,6 +200,8 @@ class EvaluateRequest(BaseModel):
     """Whose test images are used."""
     backdoors: Annotated[tuple[Backdoor, ...], BACKDOORS] = Field(default=(), alias="backdoor")
     """Triggers and their targets; without any, accuracy alone is measured."""
+    metrics: Annotated[tuple[Metric, ...], MEASURED] = ()
+    """What is measured beside the standard metrics."""
 
     def evaluate(self, model_file: Path, *, device: str) -> dict[str, Any]:
         """Read a model file and return its rates on the test images.
@@ -221,7 +232,9 @@ class EvaluateRequest(BaseModel):
         deployed, labels = DeployedModel(network, self.data.pixels), images.test_labels
         report = {"model": str(model_file), "images": len(labels)}
         try:
-            evaluation = Evaluation(images, self.backdoors, num_classes, pick_device(device))
+            evaluation = Evaluation(
+                images, self.backdoors, num_classes, pick_device(device), self.metrics
+            )
             measured = evaluation.measure(deployed)
         except ValueError as error:
             raise ConfigError([f"backdoor: {error}"]) from error

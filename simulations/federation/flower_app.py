@@ -60,13 +60,13 @@ def serve_run(grid: Grid, context: Context) -> None:
         else:
             folder = ResultsFolder.begin(path, scenario)
         logger.info("results: %s", folder.path.resolve())
-        logger.info(header())
+        logger.info(header(scenario.metrics))
         serve(
             grid,
             scenario,
             data,
             folder,
-            tell=lambda measured: logger.info(row(measured)),
+            tell=lambda measured: logger.info(row(measured, scenario.metrics)),
             interrupted=interrupted,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 from simulations.measurement.finished_runs import FinishedRun, differing_fields
 from simulations.measurement.intervals import Estimate, estimate
 from simulations.measurement.measured_round import rate_of
-from simulations.measurement.metrics import columns
+from simulations.metrics import Metric, columns, metrics_named
 from simulations.scenario import ConfigError
 
 Settings = tuple[tuple[str, Any], ...]
@@ -60,6 +60,13 @@ class Comparison:
     def fields(self) -> list[str]:
         """The settings in which the runs differ."""
         return differing_fields(self.runs)
+
+    @cached_property
+    def columns(self) -> dict[str, Metric]:
+        """The metrics that some run was measured by, by their names in the summaries."""
+        means = (run.summary["last_three_rounds"] for run in self.runs)
+        names = (name for by_stage in means for rates in by_stage.values() for name in rates)
+        return columns(metrics_named(names).values())
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -146,7 +153,7 @@ def to_json(comparison: Comparison) -> list[dict[str, Any]]:
             **{
                 metric: None if (found := group.estimate(comparison.rate(metric))) is None
                 else vars(found)
-                for metric in columns()
+                for metric in comparison.columns
             },
         }
         for group in comparison.groups

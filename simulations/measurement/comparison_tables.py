@@ -8,7 +8,6 @@ from simulations.measurement.comparison import Comparison, Settings, WorstCase, 
 from simulations.measurement.finished_runs import find_runs
 from simulations.measurement.intervals import Estimate
 from simulations.measurement.measured_round import STAGES
-from simulations.measurement.metrics import columns
 from simulations.measurement.tables import FORMATS, Table
 from simulations.scenario import ConfigError
 
@@ -40,7 +39,7 @@ def compare(folders: Sequence[Path], *, stage: str, form: str, against: str | No
 
 def tables(comparison: Comparison, against: str | None = None) -> Iterator[Table]:
     """Yield the table of the groups, of paired differences, and of worst cases."""
-    titles = [metric.title for metric in columns().values()]
+    titles = [metric.title for metric in comparison.columns.values()]
     fields = comparison.fields
     yield Table(
         title=f"Means over the last three rounds, {STAGES[comparison.stage]}, ± 95 % interval",
@@ -49,7 +48,7 @@ def tables(comparison: Comparison, against: str | None = None) -> Iterator[Table
             [
                 *_values(group.settings),
                 str(len(group.runs)),
-                *(_shown(group.estimate(comparison.rate(metric))) for metric in columns()),
+                *(_shown(group.estimate(comparison.rate(metric))) for metric in comparison.columns),
             ]
             for group in comparison.groups
         ],
@@ -70,7 +69,7 @@ def tables(comparison: Comparison, against: str | None = None) -> Iterator[Table
                     str(len(group.runs.keys() & reference.runs.keys())),
                     *(
                         _shown(comparison.paired(group, reference, metric), sign="+")
-                        for metric in columns()
+                        for metric in comparison.columns
                     ),
                 ]
                 for group, reference in pairs
@@ -86,7 +85,9 @@ def _worst(comparison: Comparison, cases: Sequence[WorstCase]) -> Table:
     rows = []
     for case in cases:
         attack = dict(pair for pair in case.worst.settings if pair not in case.settings)
-        rates = (_shown(case.worst.estimate(comparison.rate(metric))) for metric in columns())
+        rates = (
+            _shown(case.worst.estimate(comparison.rate(metric))) for metric in comparison.columns
+        )
         name = ", ".join(map(str, attack.values()))
         rows.append([*_values(case.settings), name, *rates, "best" if case is best else ""])
     return Table(
@@ -94,7 +95,7 @@ def _worst(comparison: Comparison, cases: Sequence[WorstCase]) -> Table:
         head=[
             *(field for field, _ in cases[0].settings),
             "worst attack",
-            *(metric.title for metric in columns().values()),
+            *(metric.title for metric in comparison.columns.values()),
             "",
         ],
         rows=rows,

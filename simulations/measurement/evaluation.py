@@ -10,8 +10,7 @@ from torch import Tensor
 from fl_defense.model.deployed import DeployedModel, predict
 from simulations.attack.backdoor import Backdoor
 from simulations.data import ImageData
-from simulations.measurement.metrics import METRICS, measure_clean, measure_triggered
-from simulations.measurement.metrics.base import Triggered
+from simulations.metrics import Metric, Triggered, measure_clean, measure_triggered, measured
 
 BATCH_SIZE = 512
 """Images per forward pass."""
@@ -19,7 +18,7 @@ BATCH_SIZE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """How one model measures: fractions by the names of `METRICS`."""
+    """How one model measures: fractions by the names of metrics."""
 
     rates: dict[str, float]
     """Of a metric with a trigger the mean over the backdoors."""
@@ -44,6 +43,7 @@ class Evaluation:
         backdoors: their triggers are stamped once; without any, clean images alone are measured.
         num_classes: of the data set.
         device: where models are run.
+        metrics: what is measured beside the standard ones.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class Evaluation:
         backdoors: Sequence[Backdoor],
         num_classes: int,
         device: torch.device,
+        metrics: Sequence[Metric] = (),
     ) -> None:
+        self._metrics = metrics
         self._labels = data.test_labels
         self._device = device
         self._images = data.test_images
@@ -67,21 +69,21 @@ class Evaluation:
         """Measure one model, which maps images in [0, 1] to logits; it is moved to the device."""
         deployed = deployed.to(self._device)
         clean = predict(deployed, self._batches(self._images))
-        rates = measure_clean(clean, self._labels)
+        rates = measure_clean(clean, self._labels, self._metrics)
         by_backdoor = tuple(self._measure(deployed, stamped) for stamped in self._stamped)
-        for name in METRICS:
-            measured = [each[name] for each in by_backdoor if name in each]
-            if measured:
-                rates[name] = fmean(measured)
+        for name in measured(self._metrics):
+            found = [each[name] for each in by_backdoor if name in each]
+            if found:
+                rates[name] = fmean(found)
         return Measurement(rates=rates, by_backdoor=by_backdoor)
 
     def measure_all(self, models: dict[str, DeployedModel]) -> dict[str, Measurement]:
         """Measure several models by name; those of the same modules are run once."""
-        measured: dict[tuple[int, int], Measurement] = {}
+        known: dict[tuple[int, int], Measurement] = {}
         for deployed in models.values():
-            if _identity(deployed) not in measured:
-                measured[_identity(deployed)] = self.measure(deployed)
-        return {name: measured[_identity(deployed)] for name, deployed in models.items()}
+            if _identity(deployed) not in known:
+                known[_identity(deployed)] = self.measure(deployed)
+        return {name: known[_identity(deployed)] for name, deployed in models.items()}
 
     def _measure(self, deployed: DeployedModel, stamped: _Stamped) -> dict[str, float]:
         triggered = Triggered(
@@ -90,7 +92,7 @@ class Evaluation:
             wanted=stamped.wanted,
             is_source=stamped.is_source,
         )
-        return measure_triggered(triggered)
+        return measure_triggered(triggered, self._metrics)
 
     def _stamp(self, backdoor: Backdoor) -> _Stamped:
         images, wanted = backdoor.apply(self._images.float() / 255, self._labels, self._num_classes)

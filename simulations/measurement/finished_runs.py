@@ -10,7 +10,7 @@ from simulations.measurement.reading import as_written, read_json
 from simulations.scenario import ConfigError
 from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 
-NOT_A_SETTING = ("seed", "name", "engine", "device")
+NOT_A_SETTING = ("seed", "name", "engine", "device", "metrics")
 """Fields that do not say what was tried: runs that differ in them alone are one group."""
 
 

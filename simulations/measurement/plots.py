@@ -13,7 +13,7 @@ from fl_defense.inspections import Finding
 from fl_defense.inspections.freeeagle import FreeEagleFinding
 from fl_defense.inspections.trigger_search import TriggerFinding
 from simulations.measurement.measured_round import STAGES, MeasuredRound
-from simulations.measurement.metrics import METRICS
+from simulations.metrics import Metric, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,32 +31,35 @@ LINES: dict[str, dict[str, Any]] = {
 """How the curves of a stage look."""
 
 
-def plot_curves(rounds: Sequence[MeasuredRound], path: Path, *, title: str) -> None:
-    """Draw the rates that `METRICS` wants drawn over the rounds.
+def plot_curves(
+    rounds: Sequence[MeasuredRound], path: Path, *, title: str, metrics: Sequence[Metric] = ()
+) -> None:
+    """Draw the rates that metrics want drawn over the rounds.
 
     Args:
         rounds: in order; those without rates are left out.
         path: PNG file to write.
         title: stands above the picture.
+        metrics: what was measured beside the standard ones.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    measured = [each for each in rounds if each.round > 0 and each.rates]
+    drawn = [each for each in rounds if each.round > 0 and each.rates]
     # The object interface: no global state, no display, safe in Flower's server thread.
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for metric, stage, label in drawn_curves(measured):
-        points = [(each.round, each.rate(stage, metric)) for each in measured]
+    for metric, stage, label in drawn_curves(drawn, metrics):
+        points = [(each.round, each.rate(stage, metric.name)) for each in drawn]
         axes.plot(*zip(*points, strict=True), label=label, marker=".",
-                  color=METRICS[metric].color, **LINES[stage])  # fmt: skip
+                  color=metric.color, **LINES[stage])  # fmt: skip
     for detail, marker, label in (
         ("refused", "kx", "repair refused"),
         ("failure", "k+", "repair failed"),
     ):
-        without = [each.round for each in measured if detail in each.record.details]
+        without = [each.round for each in drawn if detail in each.record.details]
         if without:
             axes.plot(without, [0.0] * len(without), marker, label=label)
     axes.set(xlabel="round", ylabel="share of test images", ylim=(-0.02, 1.02), title=title)
@@ -66,12 +69,14 @@ def plot_curves(rounds: Sequence[MeasuredRound], path: Path, *, title: str) -> N
     _save(figure, path, dpi=150)
 
 
-def drawn_curves(rounds: Sequence[MeasuredRound]) -> list[tuple[str, str, str]]:
+def drawn_curves(
+    rounds: Sequence[MeasuredRound], metrics: Sequence[Metric] = ()
+) -> list[tuple[Metric, str, str]]:
     """Return metric, stage and label of each curve that some round has a rate for."""
     return [
-        (name, stage, f"{metric.title} {STAGES[stage]}" if len(metric.in_picture) > 1
+        (metric, stage, f"{metric.title} {STAGES[stage]}" if len(metric.in_picture) > 1
          else metric.title)
-        for name, metric in METRICS.items()
+        for name, metric in measured(metrics).items()
         for stage in metric.in_picture
         if any(each.rate(stage, name) is not None for each in rounds)
     ]  # fmt: skip

@@ -72,7 +72,11 @@ class Recorder:
                 "attack again, the one that the scenario gives is measured"
             )
         self._evaluation = Evaluation(
-            data, scenario.backdoors, scenario.data.num_classes, self._device
+            data,
+            scenario.backdoors,
+            scenario.data.num_classes,
+            self._device,
+            scenario.metrics,
         )
 
     def __call__(self, outcome: RoundOutcome) -> None:

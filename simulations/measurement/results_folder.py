@@ -69,6 +69,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path, scenario: Scenario) -> None:
         self.path = path
+        self._metrics = scenario.metrics
         self.seal = seal_from_environment()
         self.journal = journal_of(path, self.seal)
         self.checkpoint_file = CheckpointFile(
@@ -179,7 +180,9 @@ class ResultsFolder:
         contiguous = {name: value.contiguous() for name, value in arrays.items()}
         weights = save(contiguous)
         replace_file(self.path / "model.safetensors", weights)
-        plot_curves(records, self.path / "curves.png", title=summary["scenario"])
+        plot_curves(
+            records, self.path / "curves.png", title=summary["scenario"], metrics=self._metrics
+        )
         sealed = sealed_summary(summary, self.seal, rounds=self.journal.head, model=weights)
         replace_file(self.path / "summary.json", (json.dumps(sealed, indent=2) + "\n").encode())
         self.checkpoint_file.path.unlink(missing_ok=True)

@@ -1,30 +1,38 @@
 """The table of rounds, one line each."""
 
+from collections.abc import Iterable, Sequence
+
 from simulations.measurement.measured_round import MeasuredRound
-from simulations.measurement.metrics import columns
 from simulations.measurement.verdicts import left_out
+from simulations.metrics import Metric, columns, metrics_named
 
 ARROW = " → "
 
 
-def header() -> str:
-    """Return the heads of the columns."""
-    heads = [_head(name) for name in columns()]
+def header(metrics: Sequence[Metric] = ()) -> str:
+    """Return the heads of the columns, those of metrics beside the standard ones included."""
+    heads = [_head(metric) for metric in columns(metrics).values()]
     return "  ".join(["round", *heads, "agreement", "replies", "train s", "repair s"])
 
 
-def row(measured: MeasuredRound) -> str:
+def row(measured: MeasuredRound, metrics: Sequence[Metric] = ()) -> str:
     """Return a round as a line under the header, which ends in a refusal, failure or verdict."""
     record = measured.record
     agreement = "-" if record.agreement is None else f"{record.agreement:.3f}"
     dropped = record.num_rejected + record.num_left_out + record.num_failures
     replies = f"{record.num_replies} -{dropped}" if dropped else f"{record.num_replies}"
     cells = [f"{measured.round:5}"]
-    for name, metric in columns().items():
+    for name, metric in columns(metrics).items():
         rates = ARROW.join(f"{rate(measured.rate(stage, name)):5}" for stage in metric.in_table)
-        cells.append(f"{rates:>{len(_head(name))}}")
+        cells.append(f"{rates:>{len(_head(metric))}}")
     cells += [f"{agreement:>9}", f"{replies:>7}", f"{record.train_seconds:7.1f}"]
     return "  ".join([*cells, f"{record.sanitize_seconds:8.1f}{_note(measured)}"])
+
+
+def metrics_of(rounds: Iterable[MeasuredRound]) -> Sequence[Metric]:
+    """Return the metrics that rounds were measured by, the standard ones first."""
+    names = (name for each in rounds for rates in each.rates.values() for name in rates)
+    return tuple(metrics_named(names).values())
 
 
 def rate(value: float | None) -> str:
@@ -32,8 +40,7 @@ def rate(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _head(name: str) -> str:
-    metric = columns()[name]
+def _head(metric: Metric) -> str:
     if len(metric.in_table) == 1:
         return metric.column
     return f"{metric.column} before{ARROW}after"

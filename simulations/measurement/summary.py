@@ -10,8 +10,8 @@ import torch
 
 from simulations.measurement.durability import durability
 from simulations.measurement.measured_round import STAGES, MeasuredRound, Rates, rate_of
-from simulations.measurement.metrics import METRICS
 from simulations.measurement.verdicts import judge
+from simulations.metrics import metrics_named
 from simulations.scenario.scenario import Scenario
 
 LAST = 3
@@ -84,8 +84,9 @@ def means(rates: Iterable[Rates]) -> dict[str, dict[str, float]]:
     """Return the mean of each rate over the rounds in which it was measured."""
     given = list(rates)
     by_stage: dict[str, dict[str, float]] = {}
+    names = metrics_named(name for each in given for rates in each.values() for name in rates)
     for stage in STAGES:
-        for metric in METRICS:
+        for metric in names:
             measured = [
                 rate for each in given if (rate := rate_of(each, stage, metric)) is not None
             ]

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from matplotlib.colors import to_hex
 
 from simulations.measurement.measured_round import STAGES, MeasuredRound
-from simulations.measurement.metrics import METRICS
+from simulations.metrics import metrics_named
 
 DASHES = {"aggregate": "dash", "released": "solid", "unpurified": "dashdot", "sent": "dot"}
 ATTACK = "rgba(214, 39, 40, 0.10)"
@@ -28,7 +28,8 @@ def curves(rounds: Sequence[MeasuredRound]) -> go.Figure:
     """
     figure = go.Figure()
     measured = [each for each in rounds if each.rates]
-    for name, metric in METRICS.items():
+    names = (name for each in measured for rates in each.rates.values() for name in rates)
+    for name, metric in metrics_named(names).items():
         for stage in STAGES:
             points = [(each.round, each.rate(stage, name)) for each in measured]
             points = [point for point in points if point[1] is not None]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fl_defense.sanitizers import Pipeline
+from simulations.metrics import STANDARD, BackdoorMetric, CleanMetric
 from simulations.scenario.errors import Fault
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ def _aggregation(scenario: "Scenario") -> Iterator[Fault]:
         yield Fault("aggregator", str(error))
 
 
+def _metrics(scenario: "Scenario") -> Iterator[Fault]:
+    known = {metric.name: metric for metric in STANDARD}
+    for metric in scenario.metrics:
+        kind = type(metric).__name__
+        if not isinstance(metric, CleanMetric | BackdoorMetric):
+            yield Fault("metrics", f"{kind} must derive from CleanMetric or BackdoorMetric")
+        if known.setdefault(metric.name, metric) != metric:
+            yield Fault("metrics", f"{kind} is called {metric.name!r} like another; rename it")
+
+
 CROSS_CHECKS = (
     CrossCheck(frozenset({"clients"}), _replies),
     CrossCheck(frozenset({"defense", "screens", "data"}), _surrogates),
@@ -99,5 +110,6 @@ CROSS_CHECKS = (
     CrossCheck(frozenset({"attack", "clients"}), _attackers),
     CrossCheck(frozenset({"repair", "model", "data"}), _cut),
     CrossCheck(frozenset({"aggregator", "clients"}), _aggregation),
+    CrossCheck(frozenset({"metrics"}), _metrics),
 )
 """All comparisons, in the order in which their faults are said."""

@@ -27,6 +27,7 @@ from simulations.attack.base import Attack
 from simulations.attack.none import NoAttack
 from simulations.data import IID, Digits, ImageSource, Partition
 from simulations.engines import Engine, RayEngine
+from simulations.metrics import Metric
 from simulations.models.base import Architecture
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.cross_checks import misfits
@@ -41,6 +42,7 @@ from simulations.scenario.tables import (
     DEFENSE,
     ENGINE,
     INSPECTION,
+    MEASURED,
     MODEL,
     PARTITION,
     SCREENING,
@@ -166,6 +168,9 @@ class Scenario(BaseModel):
     """The sanitizer that repairs the aggregate, or a list of them that run in order."""
     repair: Repair = Repair()
     """How the server applies the defense."""
+    metrics: Annotated[tuple[Metric, ...], MEASURED] = ()
+    """What is measured beside accuracy, attack success rate, robust and non-source accuracy, which
+    every run measures: a metric, or a list of them; none by default."""
     engine: Annotated[Engine, ENGINE] = RayEngine()
     """What runs the clients."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

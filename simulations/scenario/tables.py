@@ -14,6 +14,7 @@ from simulations.attack import ATTACKS, Attack, Backdoor
 from simulations.attack.triggers import TRIGGERS, Trigger
 from simulations.data import DATASETS, PARTITIONS, ImageSource, Partition
 from simulations.engines import ENGINES, Engine
+from simulations.metrics import METRICS, Metric
 from simulations.models import MODELS
 from simulations.models.base import Architecture
 from simulations.scenario.imports import Factory, StrategyFactory
@@ -35,12 +36,15 @@ INSPECTION = NamedPart(INSPECTIONS, Inspection)
 VERIFICATION = OrNone(INSPECTION)
 PATTERNS = NamedPart(PATTERN_FAMILIES, PatternFamily)
 SCREEN = NamedPart(SCREENS, Screen, nested={Surrogate: SURROGATE, PatternFamily: PATTERNS})
+METRIC = NamedPart(METRICS, Metric)
 ENGINE = NamedPart(ENGINES, Engine)
 
 BACKDOORS = OneOrSeveral(Part(Backdoor, {Trigger: TRIGGER}))
 """How backdoors are read: one, or a list of them."""
 SCREENING = OneOrSeveral(SCREEN, or_none=True)
 """How screens are read: a name with its fields, or a list of them, which may be empty."""
+MEASURED = OneOrSeveral(METRIC, or_none=True)
+"""How metrics are read: a name with its fields, or a list of them, which may be empty."""
 DEFENSE = OneOrSeveral(SANITIZER, join=Pipeline)
 """How a defense is read: a name with its fields, or a list of them."""
 
@@ -56,6 +60,7 @@ TABLES: dict[str, NamedPart] = {
     "patterns": PATTERNS,
     "inspection": INSPECTION,
     "surrogate": SURROGATE,
+    "metrics": METRIC,
     "engine": ENGINE,
 }
 """All tables, by the field that chooses from them."""

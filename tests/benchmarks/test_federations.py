@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import federations
-from simulations.measurement.metrics import columns
+from simulations.metrics import columns
 
 SCENARIO = """
 name: small

@@ -27,10 +27,10 @@ from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
 from simulations.measurement import recorder
 from simulations.measurement.measured_round import MeasuredRound
-from simulations.measurement.metrics import columns
 from simulations.measurement.recorder import FederationError, Recorder
 from simulations.measurement.results_folder import ResultsFolder, read_rounds
 from simulations.measurement.summary import summarize
+from simulations.metrics import columns
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario

@@ -15,6 +15,7 @@ from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
 from simulations.data import Digits, Dirichlet
 from simulations.engines import InProcessEngine, RayEngine
+from simulations.metrics import BalancedAccuracy, WorstClassAccuracy
 from simulations.models.resnet import ResNet
 from simulations.scenario import ConfigError
 from simulations.scenario.imports import Factory
@@ -136,6 +137,17 @@ def test_a_preset_is_the_base_inside_nested_settings_too(tmp_path: Path) -> None
     assert again.defense == replace(faithful, generators=replace(generators, latent_size=8))
     assert faults_of("name: x\ndefense: {name: dhbe, preset: faithful, generators: {widt: 4}}",
                      tmp_path)[0].startswith("defense.generators.widt: unknown key")  # fmt: skip
+
+
+def test_metrics_are_chosen_beside_those_that_every_run_has(tmp_path: Path) -> None:
+    one = load("name: x\nmetrics: {name: balanced-accuracy}", tmp_path)
+    assert one.metrics == (BalancedAccuracy(),)
+    both = "name: x\nmetrics: [{name: balanced-accuracy}, {name: worst-class-accuracy}]"
+    assert load(both, tmp_path).metrics == (BalancedAccuracy(), WorstClassAccuracy())
+    (fault,) = faults_of("name: x\nmetrics: {name: balance-accuracy}", tmp_path)
+    assert fault.startswith("metrics: 'balance-accuracy' is not one of accuracy, ")
+    (fault,) = faults_of("name: x\nmetrics: {name: 'tests.outside:AccuracyOfOurs'}", tmp_path)
+    assert fault == "metrics: AccuracyOfOurs is called 'accuracy' like another; rename it"
 
 
 def test_a_model_may_be_anybodys(tmp_path: Path) -> None:

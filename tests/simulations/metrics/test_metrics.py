@@ -1,9 +1,16 @@
-import pytest
+from dataclasses import dataclass
+
 import torch
 
-from simulations.measurement.metrics import METRICS, measure_clean, measure_triggered
-from simulations.measurement.metrics.base import BackdoorMetric, Triggered
 from simulations.measurement.round_table import header, row
+from simulations.metrics import (
+    BackdoorMetric,
+    BalancedAccuracy,
+    Triggered,
+    WorstClassAccuracy,
+    measure_clean,
+    measure_triggered,
+)
 from tests.simulations.measurement.test_measured_round import ROUND
 
 LABELS = torch.tensor([0, 1, 1, 2])
@@ -24,8 +31,10 @@ def test_each_metric_by_hand() -> None:
     }
 
 
-def test_a_metric_from_outside_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_from_outside_is_one_class() -> None:
+    @dataclass(frozen=True, kw_only=True)
     class ConfusedRate(BackdoorMetric):
+        name = "confused_rate"
         title = "neither class"
         column = "neither"
 
@@ -35,10 +44,18 @@ def test_a_metric_from_outside_is_one_class_and_one_line(monkeypatch: pytest.Mon
             )
             return neither.double().mean().item()
 
-    monkeypatch.setitem(METRICS, "confused_rate", ConfusedRate())
-    assert measure_triggered(TRIGGERED)["confused_rate"] == 1 / 4
-    assert "neither" in header()
-    assert len(row(ROUND)) == len(header())
+    more = (ConfusedRate(),)
+    assert measure_triggered(TRIGGERED, more)["confused_rate"] == 1 / 4
+    assert "neither" in header(more)
+    assert len(row(ROUND, more)) == len(header(more))
+
+
+def test_classes_count_alike_however_many_images_they_have() -> None:
+    predicted, labels = torch.tensor([0, 0, 0, 0, 1, 0]), torch.tensor([0, 0, 0, 0, 1, 1])
+    rates = measure_clean(predicted, labels, (BalancedAccuracy(), WorstClassAccuracy()))
+    assert rates == {
+        "accuracy": 5 / 6, "balanced_accuracy": 0.75, "worst_class_accuracy": 0.5
+    }  # fmt: skip
 
 
 def test_the_table_of_rounds_has_a_cell_under_each_head() -> None:

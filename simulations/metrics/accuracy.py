@@ -1,14 +1,24 @@
 """Accuracy on clean images."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from fl_defense import metrics
-from simulations.measurement.metrics.base import CleanMetric
+from simulations.metrics.base import CleanMetric
 
 
+@dataclass(frozen=True, kw_only=True)
 class Accuracy(CleanMetric):
-    """Share of clean test images that are given their true class."""
+    """Share of clean test images that are given their true class.
 
+    Example:
+        >>> import torch
+        >>> Accuracy().measure(torch.tensor([0, 1]), torch.tensor([0, 2]))
+        0.5
+    """
+
+    name = "accuracy"
     title = "accuracy"
     column = "accuracy"
     in_picture = ("released",)

@@ -35,14 +35,18 @@ class Triggered:
 
 
 class Metric(ABC):
-    """One rate in [0, 1] with its name; a new one is a file here and a line in `METRICS`.
+    """One rate in [0, 1] with its name: a frozen dataclass whose fields are its settings.
+
+    Derive from `CleanMetric` or `BackdoorMetric`. A scenario names it under `metrics`.
 
     Example:
-        >>> from simulations.measurement.metrics import METRICS
+        >>> from simulations.metrics import METRICS
         >>> METRICS["accuracy"].title
         'accuracy'
     """
 
+    name: ClassVar[str]
+    """In every file, as Python spells it."""
     title: ClassVar[str]
     """In a sentence or a legend."""
     column: ClassVar[str] = ""
@@ -60,7 +64,7 @@ class CleanMetric(Metric):
 
     Example:
         >>> import torch
-        >>> from simulations.measurement.metrics import Accuracy
+        >>> from simulations.metrics import Accuracy
         >>> Accuracy().measure(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 2, 1]))
         0.75
     """
@@ -80,7 +84,7 @@ class BackdoorMetric(Metric):
 
     Example:
         >>> import torch
-        >>> from simulations.measurement.metrics import AttackSuccessRate
+        >>> from simulations.metrics import AttackSuccessRate
         >>> labels = torch.tensor([1, 2])
         >>> said = Triggered(
         ...     predicted=torch.tensor([0, 2]),
