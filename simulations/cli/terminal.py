@@ -53,7 +53,7 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error)
-        errors.print(f"[red]failed:[/red] {escape(f'{where}{reason}')}")
+        errors.print(f"[red]failed:[/red] {escape(f'{where}{reason}; {interrupted}')}")
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         errors.print(interrupted)
