@@ -31,11 +31,15 @@ class Intake:
     """Arrays that hold no value below 0."""
     asked: dict[Kind, list[Metadata]] = field(default_factory=dict)
     """Of the last messages of each kind."""
+    records: dict[Kind, list[str]] = field(default_factory=dict)
+    """Names of the records of arrays in them."""
 
     def ask(self, kind: Kind, messages: Iterable[Message]) -> list[Message]:
         """Remember messages that are about to be sent, and return them."""
         messages = list(messages)
         self.asked[kind] = [message.metadata for message in messages]
+        names = (name for message in messages for name in message.content.array_records)
+        self.records[kind] = list(dict.fromkeys(names))
         return messages
 
     def trained(
@@ -59,6 +63,7 @@ class Intake:
             self.weighted_by_key,
             sent=self.asked.get("train", []),
             last_layout=layouts.get("train"),
+            sent_records=self.records.get("train", []),
             non_negative=self.non_negative,
             losses=weighing_losses(self.strategy),
         )

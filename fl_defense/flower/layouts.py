@@ -28,19 +28,32 @@ def layout_of(reply: Message) -> Layout:
     return sorted(layout)
 
 
-def usual_layout(layouts: Sequence[Layout], last: Layout | None) -> Layout | None:
+def usual_layout(
+    layouts: Sequence[Layout], last: Layout | None, sent: Sequence[str] = ()
+) -> Layout | None:
     """Return the layout that most replies share; None if there is no reply.
 
-    Where several are as common, that of the round before is taken; in a first round the smallest,
-    for what a client adds is easier to do without than an honest client.
+    Where several are as common, that of the round before is taken; in a first round one whose
+    records are named as those that were sent, then the smallest: what a client adds is easier to do
+    without than an honest client.
+
+    Args:
+        layouts: of the replies.
+        last: the usual one of the round before.
+        sent: names of the records of arrays that were sent out.
     """
     if not layouts:
         return None
     counts = Counter(map(tuple, layouts))
     most = max(counts.values())
     tied = sorted((list(each) for each, count in counts.items() if count == most),
-                  key=lambda layout: (len(layout), layout))  # fmt: skip
+                  key=lambda layout: (_strange(layout, sent), len(layout), layout))  # fmt: skip
     return last if last in tied else tied[0]
+
+
+def _strange(layout: Layout, sent: Sequence[str]) -> int:
+    """Return how many records of arrays have other names than those that were sent."""
+    return sum(kind == "array record" and name not in sent for kind, name in layout) if sent else 0
 
 
 def misfit(layout: Layout, usual: Layout) -> str | None:

@@ -87,6 +87,7 @@ class ReplyCheck:
         *,
         sent: Sequence[Metadata] | None = None,
         last_layout: Layout | None = None,
+        sent_records: Sequence[str] = (),
         non_negative: Collection[str] = (),
         losses: Mapping[str, float] = MappingProxyType({}),
     ) -> CheckedReplies:
@@ -101,6 +102,8 @@ class ReplyCheck:
             weighted_by_key: metric that weighs a reply, usually "num-examples".
             sent: of the messages that were sent; None: whoever replies was asked.
             last_layout: `CheckedReplies.layout` of the round before.
+            sent_records: names of the records of arrays that were sent; where layouts are equally
+                common and there was no round before, one of these names is taken.
             non_negative: arrays that hold no value below 0, such as variances.
             losses: metrics that weigh replies too, each with the power of it that does: they must
                 be one number, not negative, and no more times the others' than a weight.
@@ -115,7 +118,7 @@ class ReplyCheck:
             )
 
         rules = [partial(self._implausible_losses, key, power) for key, power in losses.items()]
-        return self._sort(replies, fault, weighted_by_key, sent, last_layout, rules)
+        return self._sort(replies, fault, weighted_by_key, sent, last_layout, rules, sent_records)
 
     def sort_evaluations(
         self,
@@ -142,6 +145,7 @@ class ReplyCheck:
         sent: Sequence[Metadata] | None,
         last_layout: Layout | None,
         more_rules: Iterable[Rule],
+        sent_records: Sequence[str] = (),
     ) -> CheckedReplies:
         matched = match(replies, sent)
         answers, rejected = matched.answers, matched.strays
@@ -150,7 +154,7 @@ class ReplyCheck:
         def unusual(left: list[Message]) -> list[str | None]:
             nonlocal usual
             layouts = [layout_of(reply) for reply in left]
-            usual = usual_layout(layouts, last_layout)
+            usual = usual_layout(layouts, last_layout, sent_records)
             return [misfit(layout, usual or []) for layout in layouts]
 
         def implausible(left: list[Message]) -> list[str | None]:
