@@ -117,9 +117,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def line(
-    told: tuple[str, ...], score: str, clean: list[dict[str, Any]], bad: list[dict[str, Any]]
+    place: tuple[str, ...], score: str, clean: list[dict[str, Any]], bad: list[dict[str, Any]]
 ) -> str:
-    """Return one line of the table; `told` is what its first cells say."""
+    """Return one line of the table; `place` is what its first cells say."""
     benign, found = [row[score] for row in clean], [row[score] for row in bad]
     auc = fmean((b > a) + 0.5 * (b == a) for b in found for a in benign)
     rate = "–"
@@ -129,7 +129,7 @@ def line(
     named = fmean(row["suspected_class"] == row["target"] for row in bad)
     seconds = fmean(row["seconds"] for row in [*clean, *bad])
     return (
-        f"| {' | '.join(told).replace('_', ' ')} | {len(clean)} + {len(bad)} "
+        f"| {' | '.join(place).replace('_', ' ')} | {len(clean)} + {len(bad)} "
         f"| {median(benign):.2f} | {median(found):.2f} | {auc:.2f} | {rate} | {named:.2f} "
         f"| {seconds:.1f} |"
     )

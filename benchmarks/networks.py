@@ -154,8 +154,8 @@ def cell(group: list[dict[str, Any]]) -> str:
     refused = len(group) - len(words)
     said = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
     said += [f"{refused} refused"] if refused else []
-    told = f" ({', '.join(said)})" if said else ""
-    return (rates([row["after"] for row in repaired]) if repaired else "–") + told
+    verdicts = f" ({', '.join(said)})" if said else ""
+    return (rates([row["after"] for row in repaired]) if repaired else "–") + verdicts
 
 
 def rates(measured: list[dict[str, float]]) -> str:

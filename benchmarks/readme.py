@@ -47,11 +47,11 @@ def federations() -> Iterator[str]:
         rates = [run["last_three_rounds"]["released"] for run in runs]
         yield line(name, [run["seed"] for run in runs], rates)
     for run in results_of("loop"):
-        told = (
+        left_out = (
             f"{run['malicious_left_out']} of {run['malicious_replies']}, "
             f"{run['honest_left_out']} of {run['honest_replies']}"
         )
-        yield line(f"the loop: {run['row']}", [run["seed"]], [run["last_three"]], told)
+        yield line(f"the loop: {run['row']}", [run["seed"]], [run["last_three"]], left_out)
 
 
 def single_models() -> Iterator[str]:

@@ -133,8 +133,8 @@ def effectiveness() -> str:
     groups: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
     for row in results_of("repair") or []:
         if row["sanitizer"] in COMPARED and row["trigger"] in ATTACKS:
-            told = ("sanitizer", "data", "model", "max_train")
-            place = tuple(repair.number(row.get(name, repair.UNKNOWN)) for name in told)
+            fields = ("sanitizer", "data", "model", "max_train")
+            place = tuple(repair.number(row.get(name, repair.UNKNOWN)) for name in fields)
             by_seed = groups.setdefault(place, {}).setdefault(row["trigger"], {})
             by_seed[row["seed"]] = row["der"]
     lines = ["| defense | data | model | images | seeds | " + " | ".join(ATTACKS) + " | mean |"]

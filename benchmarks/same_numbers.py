@@ -46,8 +46,10 @@ def main() -> None:
     for name, numbers in theirs.items():
         missing = numbers - ours[name]
         differs = differs or bool(missing)
-        told = f"{missing.total()} of {numbers.total()} are missing here" if missing else "the same"
-        say(f"{name}: {told}" + "".join(f"\n    {number}" for number in sorted(missing)[:10]))
+        result = (
+            f"{missing.total()} of {numbers.total()} are missing here" if missing else "the same"
+        )
+        say(f"{name}: {result}" + "".join(f"\n    {number}" for number in sorted(missing)[:10]))
     sys.exit(int(differs))
 
 

@@ -5,8 +5,8 @@
 
 Training and every repair take turns, `--repeats` times, and the median ratio counts: what else the
 machine does then slows down both. Networks have random weights: what a repair computes does not
-depend on them, but for whole-image changes that a network obeys, which add 10 to 15 %. Results go
-into results/speed.json, in place of those of the same network, device and threads.
+depend on them, but for whole-image changes that a network reacts to, which add 10 to 15 %. Results
+go into results/speed.json, in place of those of the same network, device and threads.
 """
 
 import argparse
@@ -88,8 +88,8 @@ def measure(model: str, shape: tuple[int, int, int], device: str, repeats: int) 
     rows = []
     for (name, precision), times in taken.items():
         ratios = [one / image for one, image in zip(times, per_image, strict=True)]
-        told = {"what": name, "precision": precision, "seconds": median(times)}
-        rows.append(told | {"images": median(ratios), "least": min(ratios), "most": max(ratios)})
+        row = {"what": name, "precision": precision, "seconds": median(times)}
+        rows.append(row | {"images": median(ratios), "least": min(ratios), "most": max(ratios)})
     named = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
     return {
         "model": model,

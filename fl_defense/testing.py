@@ -24,6 +24,24 @@ IMAGES = 2
 """Images on which a deployed model is tried."""
 
 
+def small_spec() -> ModelSpec:
+    """Return the structure of a small network with BatchNorm: gray 8x8 images, three classes.
+
+    Example:
+        >>> small_spec().build()(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
+    """
+    return ModelSpec(build=_small_network, input_shape=(1, 8, 8), num_classes=3)
+
+
+def _small_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32, 3),
+    )  # fmt: skip
+
+
 def check_sanitizer_contract(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> None:
     """Hold a sanitizer to all of `SANITIZER_LAWS`.
 
@@ -37,13 +55,7 @@ def check_sanitizer_contract(sanitizer: Sanitizer, model: nn.Module, spec: Model
         AssertionError: if another law is broken; the message says which.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> spec = small_spec()
         >>> from fl_defense import NoDefense
         >>> check_sanitizer_contract(NoDefense(), spec.build().eval(), spec)
     """
@@ -58,13 +70,7 @@ def check_inspection_contract(inspection: Inspection, model: nn.Module, spec: Mo
         AssertionError: if a law is broken; the message says which.
 
     Example:
-        >>> from fl_defense import ModelSpec
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> spec = small_spec()
         >>> from fl_defense import FreeEagle
         >>> quick = FreeEagle(dummies_per_class=2, steps=2)
         >>> check_inspection_contract(quick, spec.build().eval(), spec)
@@ -90,13 +96,7 @@ def check_screen_contract(screen: Screen, shown: ScreenedRound, spec: ModelSpec)
         AssertionError: if another law is broken; the message says which.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> spec = small_spec()
         >>> from fl_defense import NormClipping
         >>> from fl_defense.screens import Reply
         >>> sent, trained = (spec.build().state_dict() for _ in range(2))

@@ -96,13 +96,8 @@ class SanitizingStrategy(ResumableStrategy):
             does not fit `spec`, or such a model cannot be repaired or inspected.
 
     Example:
-        >>> from fl_defense import ModelSpec
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from flwr.serverapp.strategy import FedAvg
         >>> from fl_defense import DHBE
         >>> strategy = SanitizingStrategy(FedAvg(), DHBE(patch_size=3), spec, device="cpu")

@@ -25,7 +25,7 @@ class Finding(Protocol):
 
     @property
     def kind(self) -> str:
-        """What raises the suspected class: the family of the trigger found."""
+        """What lifts the suspected class: the family of the trigger found."""
 
     @property
     def suspected_class(self) -> int:
@@ -44,13 +44,8 @@ class Inspection(Method, Protocol):
     """Inspects a model of any origin; its settings are the dataclass's fields.
 
     Example:
-        >>> from fl_defense import ModelSpec
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense import FreeEagle
         >>> inspection = FreeEagle(dummies_per_class=2, steps=2)
         >>> found = inspection.inspect(spec.build().eval(), spec, seed=0)

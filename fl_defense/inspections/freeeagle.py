@@ -74,13 +74,8 @@ class FreeEagle(Inspection):
         ValueError: if a value is out of its range.
 
     Example:
-        >>> from fl_defense import ModelSpec
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> found = FreeEagle(dummies_per_class=2, steps=2).inspect(spec.build().eval(), spec)
         >>> found.posteriors.shape
         torch.Size([3, 3])

@@ -84,13 +84,8 @@ class TriggerSearch(Inspection):
         ValueError: if a value is out of its range.
 
     Example:
-        >>> from fl_defense import ModelSpec
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> quick = TriggerSearch(num_scenes=32, steps=2, num_candidates=2, patch_size=3)
         >>> found = quick.inspect(spec.build().eval(), spec)
         >>> found.patch.shape, found.suspected_class in range(3)

@@ -90,10 +90,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
         elif name in non_negative and (got < 0).any():
             misfits.append(f"{name!r} must not be negative, got {got.min().item():g}")
     if misfits:
-        told = ", ".join(islice(misfits, MOST_MISFITS_TOLD))
+        named = ", ".join(islice(misfits, MOST_MISFITS_TOLD))
         rest = len(misfits) - MOST_MISFITS_TOLD
         more = f", and {rest} more" if rest > 0 else ""
-        raise ModelFileError(f"{path}: {told}{more}; check the model's name and sizes")
+        raise ModelFileError(f"{path}: {named}{more}; check the model's name and sizes")
     model.load_state_dict(weights)
 
 
@@ -131,13 +131,8 @@ def export_deployed(path: Path, deployed: DeployedModel, input_shape: tuple[int,
         ModelFileError: if the model cannot be exported, or the file not written.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense.model.spec import Pixels
         >>> deployed = DeployedModel(spec.build(), Pixels())
         >>> export_deployed(Path("model.pt2"), deployed, (1, 8, 8))

@@ -38,5 +38,5 @@ def unwrapping(name: str) -> str:
     >>> unwrapping("0.weight")
     ''
     """
-    told = next((wrapper for prefix, wrapper in WRAPPERS.items() if name.startswith(prefix)), None)
-    return "" if told is None else f" ({told}'s prefix: send the state dict of what it wraps)"
+    wrapper = next((kind for prefix, kind in WRAPPERS.items() if name.startswith(prefix)), None)
+    return "" if wrapper is None else f" ({wrapper}'s prefix: send the state dict of what it wraps)"

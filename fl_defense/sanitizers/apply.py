@@ -53,13 +53,9 @@ def apply_sanitizer(
         NoEffectWarning: if the result equals the suspect although the sanitizer changes models.
 
     Example:
-        >>> from fl_defense import ModelSpec, apply_sanitizer
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense import apply_sanitizer
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense import DHBE
         >>> quick = DHBE(iterations=2, num_scenes=32, patch_size=3, consistency="squared")
         >>> repaired = apply_sanitizer(quick, spec.build(), spec, seed=0)
@@ -108,13 +104,8 @@ def check_sanitizer(sanitizer: Sanitizer, model: nn.Module, spec: ModelSpec) -> 
         ValueError: if it cannot; the message says why.
 
     Example:
-        >>> from fl_defense import ModelSpec
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense import DHBE
         >>> check_sanitizer(DHBE(patch_size=9), spec.build(), spec)
         Traceback (most recent call last):

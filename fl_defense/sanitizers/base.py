@@ -21,13 +21,8 @@ class ContractError(RuntimeError):
     """A sanitizer broke its promise: the message names the sanitizer and the broken clause.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense import Sanitized, Sanitizer, apply_sanitizer
         >>> class Forgets(Sanitizer):
         ...     def sanitize(self, suspect, spec, state=None, reference=None):
@@ -55,13 +50,8 @@ class Sanitized:
     """What a defense returns.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> import torch
         >>> repaired = Sanitized(model=spec.build().eval(), details={"loss": 0.1})
         >>> repaired.deployed(spec)(torch.rand(2, 1, 8, 8)).shape
@@ -91,13 +81,8 @@ class Sanitizer(Method, Protocol):
     Derive from it and write `sanitize`; all else has a default.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> import copy
         >>> from fl_defense import apply_sanitizer
         >>> @dataclass(frozen=True, kw_only=True)
@@ -111,7 +96,7 @@ class Sanitizer(Method, Protocol):
         ...         return Sanitized(model=model)
         >>> suspect = spec.build()
         >>> repaired = apply_sanitizer(Halve(), suspect, spec)
-        >>> bool((repaired.model[1].weight == suspect[1].weight / 2).all())
+        >>> bool((repaired.model[0].weight == suspect[0].weight / 2).all())
         True
     """
 

@@ -63,13 +63,9 @@ class BCU(Sanitizer):
         ValueError: if a value is out of its range.
 
     Example:
-        >>> from fl_defense import ModelSpec, apply_sanitizer
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense import apply_sanitizer
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense.surrogates.scenes import Scenes
         >>> quick = BCU(num_images=16, epochs=1, batch_size=8, surrogate=Scenes())
         >>> repaired = apply_sanitizer(quick, spec.build(), spec)

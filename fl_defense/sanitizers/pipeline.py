@@ -25,13 +25,9 @@ class Pipeline(Sanitizer):
             not: a purifier is made for the model that is deployed.
 
     Example:
-        >>> from fl_defense import ModelSpec, apply_sanitizer
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense import apply_sanitizer
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> from fl_defense import CLP, DHBE
         >>> both = Pipeline(steps=(CLP(threshold=1.0), DHBE(patch_size=3)))
         >>> both.changes_models, both.uses_reference

@@ -28,19 +28,14 @@ class NormClipping(Screen):
         ValueError: if the bound is not positive.
 
     Example:
-        >>> from torch import nn
-        >>> from fl_defense import ModelSpec
-        >>> spec = ModelSpec(
-        ...     build=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> sent = spec.build().state_dict()
         >>> far = {name: value + 1 for name, value in sent.items()}
         >>> reply = Reply(node=7, arrays=far, num_examples=10.0)
         >>> shown = ScreenedRound(number=1, sent=sent, replies=[reply])
         >>> screening = NormClipping(max_norm=1.0).screen(shown, spec, device=torch.device("cpu"))
-        >>> bool(screening.verdicts[0].arrays["1.bias"].sub(sent["1.bias"]).max() < 1)
+        >>> bool(screening.verdicts[0].arrays["0.bias"].sub(sent["0.bias"]).max() < 1)
         True
     """
 

@@ -244,5 +244,5 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
 def _rates(rates: dict[str, float]) -> str:
     from simulations.metrics import metrics_named
 
-    told = [f"{metric.title} {rates[name]:.3f}" for name, metric in metrics_named(rates).items()]
-    return ", ".join(told) or "not measured"
+    words = [f"{metric.title} {rates[name]:.3f}" for name, metric in metrics_named(rates).items()]
+    return ", ".join(words) or "not measured"

@@ -1,12 +1,14 @@
 """The commands on model files: fl-defense inspect | repair | evaluate; no federation is needed."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from simulations.cli.options import with_shared_options
 from simulations.cli.outputs import Force, check_output
 from simulations.cli.terminal import EXIT_SUSPECT, clear_errors, console, errors
 from simulations.cli.trust import Trust
@@ -59,7 +61,45 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@dataclass(frozen=True)
+class Form:
+    """What `inspect` and `repair` are told of a model file, and how they work."""
+
+    model: Model = None
+    input_shape: InputShape = None
+    classes: Classes = None
+    mean: Mean = None
+    std: Std = None
+    inspect_at: InspectAt = None
+    settings: Settings = None
+    seed: Seed = 0
+    device: Device = "auto"
+    trust: Trust = False
+    force: Force = False
+    as_json: AsJson = False
+
+    def given(self) -> dict[str, Any]:
+        """Return what is said of the file, by the names of a request's fields."""
+        from simulations.cli.model_tasks import read_part
+
+        return {
+            "model": read_part(self.model),
+            "input-shape": _numbers(self.input_shape),
+            "classes": self.classes,
+            "inspect-at": self.inspect_at,
+        }
+
+    def changes(self) -> list[str]:
+        """Return mean and standard deviation as settings, and then the settings."""
+        pixels = (("mean", self.mean), ("std", self.std))
+        normalisation = [
+            f"pixels.{name}={json.dumps(_numbers(text))}" for name, text in pixels if text
+        ]
+        return [*normalisation, *(self.settings or ())]
+
+
 @app.command()
+@with_shared_options
 def inspect(
     model_file: ModelFile,
     picture: Annotated[
@@ -68,18 +108,8 @@ def inspect(
     inspection: Annotated[
         str, typer.Option(help="trigger-search, freeeagle, or a mapping.")
     ] = "trigger-search",
-    model: Model = None,
-    input_shape: InputShape = None,
-    classes: Classes = None,
-    mean: Mean = None,
-    std: Std = None,
-    inspect_at: InspectAt = None,
-    settings: Settings = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    trust: Trust = False,
-    force: Force = False,
-    as_json: AsJson = False,
+    *,
+    form: Form,
 ) -> None:
     """Ask without data whether a model is backdoored, and towards which class.
 
@@ -95,22 +125,24 @@ def inspect(
 
         if picture is not None and (faults := missing(["matplotlib"])):
             raise ConfigError(faults)
-        check_output("--picture", picture, force=force, suffixes=PICTURE_SUFFIXES)
-        given = _form(model, input_shape, classes, inspect_at)
+        check_output("--picture", picture, force=form.force, suffixes=PICTURE_SUFFIXES)
+        given = form.given()
         given["inspection"] = read_part(inspection)
-        changes = [*_normalisation(mean, std), *(settings or ())]
-        request = read_request(InspectRequest, model_file, given, changes, trust=trust)
+        request = read_request(InspectRequest, model_file, given, form.changes(), trust=form.trust)
         with _progress("inspecting"):
-            report = request.inspect(model_file, picture=picture, seed=seed, device=device)
-        if not as_json:
+            report = request.inspect(
+                model_file, picture=picture, seed=form.seed, device=form.device
+            )
+        if not form.as_json:
             for matrix in ("posteriors", "patch"):
                 report.pop(matrix, None)
-        _print(report, as_json)
+        _print(report, form.as_json)
         if report["verdict"] == "suspected":
             raise typer.Exit(EXIT_SUSPECT)
 
 
 @app.command()
+@with_shared_options
 def repair(
     model_file: ModelFile,
     defense: Annotated[
@@ -118,18 +150,8 @@ def repair(
     ],
     out: Annotated[Path, typer.Option(help="Repaired weights; .pt2: the model as deployed.")],
     preset: Annotated[str | None, typer.Option(help="Preset of the defense.")] = None,
-    model: Model = None,
-    input_shape: InputShape = None,
-    classes: Classes = None,
-    mean: Mean = None,
-    std: Std = None,
-    inspect_at: InspectAt = None,
-    settings: Settings = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    trust: Trust = False,
-    force: Force = False,
-    as_json: AsJson = False,
+    *,
+    form: Form,
 ) -> None:
     """Repair a model file without data: weights in, repaired weights out.
 
@@ -143,7 +165,7 @@ def repair(
         from simulations.scenario import ConfigError
 
         kinds = (*SUFFIXES, PROGRAM_SUFFIX)
-        check_output("--out", out, force=force, suffixes=kinds, inputs=[model_file])
+        check_output("--out", out, force=form.force, suffixes=kinds, inputs=[model_file])
         parts = [read_part(text) for text in defense]
         if preset is not None:
             if len(parts) > 1 or not isinstance(parts[0], dict):
@@ -152,13 +174,12 @@ def repair(
                      "write --defense '{name: ..., preset: ...}' for each"]
                 )  # fmt: skip
             parts = [{**parts[0], "preset": preset}]
-        given = _form(model, input_shape, classes, inspect_at)
+        given = form.given()
         given["defense"] = parts if len(parts) > 1 else parts[0]
-        changes = [*_normalisation(mean, std), *(settings or ())]
-        request = read_request(RepairRequest, model_file, given, changes, trust=trust)
+        request = read_request(RepairRequest, model_file, given, form.changes(), trust=form.trust)
         with _progress("repairing"):
-            report = request.repair(model_file, out, seed=seed, device=device)
-        _print(report, as_json)
+            report = request.repair(model_file, out, seed=form.seed, device=form.device)
+        _print(report, form.as_json)
         if report["verdict"] == "not repaired":
             raise typer.Exit(EXIT_SUSPECT)
 
@@ -200,29 +221,6 @@ def evaluate(
         with _progress("measuring"):
             report = request.evaluate(model_file, device=device)
         _print(report, as_json)
-
-
-def _form(
-    model: str | None,
-    input_shape: str | None,
-    classes: int | None,
-    inspect_at: str | None,
-) -> dict[str, Any]:
-    """Return the options on what the file holds, by the names of the request's fields."""
-    from simulations.cli.model_tasks import read_part
-
-    return {
-        "model": read_part(model),
-        "input-shape": _numbers(input_shape),
-        "classes": classes,
-        "inspect-at": inspect_at,
-    }
-
-
-def _normalisation(mean: str | None, std: str | None) -> list[str]:
-    """Return the options as settings, which leave alone what they do not name."""
-    given = (("mean", mean), ("std", std))
-    return [f"pixels.{name}={json.dumps(_numbers(text))}" for name, text in given if text]
 
 
 def _progress(what: str) -> Progress:

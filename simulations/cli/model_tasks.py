@@ -125,14 +125,14 @@ class InspectRequest(ModelRequest):
         if bar is not None and not notes:
             verdict = "suspected" if exceeds(found, bar) else "nothing found"
         # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
-        told = {name: value for name, value in vars(found).items() if name != "dummies"}
+        fields = {name: value for name, value in vars(found).items() if name != "dummies"}
         judged = {"verdict": verdict, "reason": describe(found), "bar": bar}
         return (
             self._introduction(model_file)
             | judged
             | {
                 name: value.tolist() if isinstance(value, Tensor) else value
-                for name, value in told.items()
+                for name, value in fields.items()
             }
             | {"notes": notes}
         )

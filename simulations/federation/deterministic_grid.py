@@ -80,11 +80,11 @@ class OrderedGrid(Grid):
         nodes = self._registered()
         questions = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
         replies = self._grid.send_and_receive(questions, timeout=QUERY_SECONDS)
-        told = {reply.metadata.src_node_id: _told_partition(reply) for reply in replies}
+        partitions = {reply.metadata.src_node_id: _told_partition(reply) for reply in replies}
         free = list(range(len(nodes)))
         strange = []
         for node in sorted(nodes):
-            partition = told.get(node)
+            partition = partitions.get(node)
             if partition in free:
                 self._partition_of[node] = partition
                 free.remove(partition)

@@ -121,7 +121,7 @@ def _draw_trigger(axes: "Axes", found: TriggerFinding, input_shape: tuple[int, i
     # Other numbers of channels than one and three have no colors of their own.
     shown = shown if input_shape[0] == 3 else shown.mean(2)
     axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
-    axes.set(xlabel=f"raises class {found.suspected_class} by {found.anomaly:.1f}")
+    axes.set(xlabel=f"lifts class {found.suspected_class} by {found.anomaly:.1f}")
 
 
 def _draw_posteriors(axes: "Axes", posteriors: Tensor) -> None:

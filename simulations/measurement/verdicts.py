@@ -65,8 +65,8 @@ def left_out(measured: MeasuredRound) -> set[int]:
     return _clients(measured.record.details.get("left_out", ()))
 
 
-def _clients(told: Iterable[dict[str, Any]]) -> set[int]:
-    return {each["client"] for each in told}
+def _clients(verdicts: Iterable[dict[str, Any]]) -> set[int]:
+    return {each["client"] for each in verdicts}
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -18,8 +18,8 @@ def finding(summary: Mapping[str, Any]) -> str:
     if accuracy is None:
         return "No model was measured in the last three rounds."
     if not summary["malicious"]:
-        told = f", and the trigger works on {success:.1%} of images" if success is not None else ""
-        return f"Nobody attacked: over the last three rounds accuracy is {accuracy:.1%}{told}."
+        reach = f", and the trigger works on {success:.1%} of images" if success is not None else ""
+        return f"Nobody attacked: over the last three rounds accuracy is {accuracy:.1%}{reach}."
     before = rate_of(means, "aggregate", "attack_success_rate")
     robust = rate_of(means, "released", "robust_accuracy")
     sentence = (

@@ -70,8 +70,8 @@ def description(cls: type) -> str:
         'One field.'
     """
     lines = (inspect.getdoc(cls) or "").splitlines()
-    told = takewhile(lambda line: line not in ("Args:", "Raises:", "Example:"), lines)
-    return "\n".join(told).rstrip()
+    kept = takewhile(lambda line: line not in ("Args:", "Raises:", "Example:"), lines)
+    return "\n".join(kept).rstrip()
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -85,13 +85,9 @@ class DeepSanitizer(Sanitizer):
         ValueError: if a value is out of its range.
 
     Example:
-        >>> from fl_defense import ModelSpec, apply_sanitizer
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense import apply_sanitizer
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> quick = DeepSanitizer(steps=2, batch_size=8, num_dummies=24, patch_size=3)
         >>> suspect = spec.build()
         >>> repaired = apply_sanitizer(quick, suspect, spec)

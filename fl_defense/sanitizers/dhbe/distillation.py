@@ -1,4 +1,4 @@
-"""DHBE's game: teacher, student, the student's losses, and who plays against it."""
+"""DHBE's distillation: teacher, student, the student's losses, and its adversaries."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

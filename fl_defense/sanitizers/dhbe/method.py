@@ -95,13 +95,9 @@ class DHBE(Sanitizer):
         ValueError: if a value is out of its range.
 
     Example:
-        >>> from fl_defense import ModelSpec, apply_sanitizer
-        >>> from simulations.models import SmallCNN
-        >>> spec = ModelSpec(
-        ...     build=lambda: SmallCNN(width=4).build((1, 8, 8), 3),
-        ...     input_shape=(1, 8, 8),
-        ...     num_classes=3,
-        ... )
+        >>> from fl_defense import apply_sanitizer
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
         >>> quick = DHBE(iterations=2, num_scenes=32, patch_size=3, consistency="squared")
         >>> repaired = apply_sanitizer(quick, spec.build(), spec)
         >>> sorted(repaired.details)[:3]
@@ -279,7 +275,7 @@ class DHBE(Sanitizer):
         spec: ModelSpec,
         reference: nn.Module | None = None,
     ) -> Distillation:
-        """Return the game of a frozen teacher and a student, before anything was searched."""
+        """Return the distillation into a student, before anything was searched."""
         device = next(student.parameters()).device
         execution = Execution(self.precision, suspect, spec.input_shape)
         teacher = CountingModel(execution.of(suspect))

@@ -310,8 +310,8 @@ def test_the_backdoor_falls_and_accuracy_stays(
     assert robust > 0.85
 
 
-def test_without_the_patch_game_nothing_happens(backdoored: Backdoored) -> None:
-    """The control: it is the game that removes the backdoor, not the distillation."""
+def test_without_patches_nothing_happens(backdoored: Backdoored) -> None:
+    """The control: it is unlearning patches that removes the backdoor, not the distillation."""
     control = DHBE(**{**vars(DHBE.per_round()), "iterations": 5, "consistency_weight": 0.0})
     with pytest.warns(NoEffectWarning):
         repaired = apply_sanitizer(control, backdoored.model, backdoored.spec, seed=0)
