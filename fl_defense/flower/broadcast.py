@@ -5,12 +5,13 @@ from functools import partial
 from typing import Literal
 
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import Array, ArrayRecord
 from torch import nn
 
 from fl_defense.flower.arrays import load_model, model_arrays
 from fl_defense.flower.checkpoint import Carried
 from fl_defense.rounds.repairer import RepairOutcome
+from fl_defense.screens.base import EarlierModel
 from fl_defense.validation import require, require_word
 
 Broadcast = Literal["auto", "repaired", "aggregate"]
@@ -88,6 +89,14 @@ class Broadcasting:
         carried.released = model_arrays(outcome.model, aggregate)
         carried.arrays = carried.released if self.sends_repaired else aggregate
         return outcome.model if self.sends_repaired else suspect
+
+    def go_back(self, carried: Carried, earlier: EarlierModel) -> None:
+        """Carry on a model of an earlier round as the one that is sent and released."""
+        assert carried.arrays is not None
+        arrays = {name: Array(earlier.arrays[name].numpy()) for name in carried.arrays}
+        carried.arrays = carried.released = ArrayRecord(arrays)
+        # What was sent since then is what one goes back from: no reference.
+        carried.earlier = []
 
     def _sent_so_far(self, carried: Carried) -> list[ArrayRecord]:
         """Return the models sent out that a reference may be, the oldest first."""

@@ -119,6 +119,8 @@ class ReplyScreens:
                 node = reply.metadata.src_node_id
                 logger.warning("round %d: node %d is left out: %s", server_round, node, said.reason)
         if screened.keep_sent is not None:
-            why = screened.keep_sent
-            logger.warning("round %d: the model sent out stays: %s", server_round, why)
+            earlier, what = screened.send_again, "the model sent out stays"
+            if earlier is not None:
+                what = f"the model of round {earlier.round} is sent again"
+            logger.warning("round %d: %s: %s", server_round, what, screened.keep_sent)
         return screened

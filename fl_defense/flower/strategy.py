@@ -235,8 +235,7 @@ class SanitizingStrategy(ResumableStrategy):
             details = {**record.details, "aggregate_refused": made.refused}
             record = replace(record, details=details)
         if made.arrays is None or made.model is None:
-            self._keep(record, checked, screened)
-            return None, made.metrics
+            return self._keep(record, checked, screened), made.metrics
         outcome = self._repairer.repair(
             server_round,
             made.model,
@@ -315,9 +314,17 @@ class SanitizingStrategy(ResumableStrategy):
 
     def _keep(
         self, record: RoundRecord, checked: CheckedReplies, screened: Screened | None
-    ) -> None:
-        """End a round that gave no aggregate; where screens refused it, the models are shown."""
-        logger.error("round %d: nothing was aggregated; the global model stays", record.round)
+    ) -> ArrayRecord | None:
+        """End a round that gave no aggregate; where screens refused it, the models are shown.
+
+        Returns:
+            What clients are sent next, if it is an earlier model.
+        """
+        earlier = None if screened is None else screened.send_again
+        if earlier is None:
+            logger.error("round %d: nothing was aggregated; the global model stays", record.round)
+        else:
+            self._broadcasting.go_back(self._carried, earlier)
         if screened is None:
             self._show(record, None, None, None, checked)
         else:
@@ -325,6 +332,7 @@ class SanitizingStrategy(ResumableStrategy):
             deployed = DeployedModel(released, self.spec.pixels)
             self._show(record, sent, deployed, sent, checked, screened)
         self._finish(record.round)
+        return None if earlier is None else self._carried.arrays
 
     def _show(
         self,

@@ -86,6 +86,8 @@ class RoundRecord:
             details["left_out"] = left_out
         if screened.keep_sent is not None:
             details["kept_sent"] = screened.keep_sent
+        if screened.send_again is not None:
+            details["sent_again"] = screened.send_again.round
         kept = 0 if screened.keep_sent is not None else self.num_replies - len(left_out)
         return replace(
             self,

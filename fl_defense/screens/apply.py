@@ -12,7 +12,7 @@ from torch import Tensor
 from fl_defense.log import logger
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import seeded
-from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
+from fl_defense.screens.base import EarlierModel, Reply, Screen, ScreenedRound, Screening, Verdict
 from fl_defense.state import State
 
 
@@ -68,6 +68,8 @@ class Screened:
     """One per reply: weights multiplied, the last replaced arrays, all reasons."""
     keep_sent: str | None = None
     """Why nothing is to be aggregated, or None."""
+    send_again: EarlierModel | None = None
+    """What is sent next in that case, in place of the model sent out; None: that one."""
     is_suspicious: bool = False
     """Whether some screen suspects what is left."""
     reports: tuple[ScreenReport, ...] = ()
@@ -129,6 +131,7 @@ def apply_screens(
         whole = Screened(
             verdicts=tuple(verdicts),
             keep_sent=screening.keep_sent,
+            send_again=screening.send_again,
             is_suspicious=whole.is_suspicious or screening.is_suspicious,
             reports=(*whole.reports, report),
             states={**whole.states, key: screening.state},
@@ -190,6 +193,10 @@ def _check(
             f"{name}: must give one verdict per reply, {len(replies)}, "
             f"got {len(screening.verdicts)}"
         )
+    if screening.send_again is not None:
+        if screening.keep_sent is None:
+            raise ScreenError(f"{name}: must say by keep_sent why an earlier model is sent again")
+        _check_arrays(name, screening.send_again.arrays, sent)
     for reply, said in zip(replies, screening.verdicts, strict=True):
         if not 0 <= said.weight <= 1:
             raise ScreenError(f"{name}: weights must be in [0, 1], got {said.weight}")
@@ -203,7 +210,7 @@ def _check(
 
 def _check_arrays(name: str, arrays: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> None:
     if list(arrays) != list(sent):
-        raise ScreenError(f"{name}: replaced arrays must be those sent out, in their order")
+        raise ScreenError(f"{name}: arrays must be those sent out, in their order")
     for key in sent:
         old, new = sent[key], arrays[key]
         if (new.shape, new.dtype) != (old.shape, old.dtype):

@@ -73,6 +73,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlierModel:
+    """A model that clients were sent in an earlier round."""
+
+    round: int
+    """The round that it was sent in."""
+    arrays: Mapping[str, Tensor]
+    """Its state dict: names, shapes and dtypes are those of the model sent out now."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Screening:
     """What a screen returns.
 
@@ -86,6 +96,9 @@ class Screening:
     """One per reply, in the order of the replies."""
     keep_sent: str | None = None
     """Why nothing of this round may be aggregated, so that the model sent out stays; None: it may.
+    """
+    send_again: EarlierModel | None = None
+    """With `keep_sent`: what clients are sent next, in place of the model sent out; None: that one.
     """
     is_suspicious: bool = False
     """Whether what is left may still carry a backdoor, so that a repair on suspicion is due."""

@@ -51,7 +51,9 @@ def _note(measured: MeasuredRound) -> str:
     if gone := left_out(measured):
         note = f"  left out: {', '.join(map(str, sorted(gone)))}"
     if "kept_sent" in record.details:
-        note = f"  model stays: {record.details['kept_sent']}"
+        earlier = record.details.get("sent_again")
+        what = "model stays" if earlier is None else f"model of round {earlier} again"
+        note = f"  {what}: {record.details['kept_sent']}"
     if record.sanitized and not record.accepted:
         note += f"  {record.details.get('refused') or record.details.get('failure') or 'refused'}"
     if record.verdict is not None:

@@ -29,6 +29,10 @@ class SuspicionPolicy:
         require_share(self, "forgetting")
         require_positive(self, "limit")
 
+    def is_over(self, before: float) -> bool:
+        """Tell whether a node that stands out is over the limit, by the suspicion before it did."""
+        return self.forgetting * before + 1 >= self.limit
+
 
 @dataclass(kw_only=True)
 class Judgement:
@@ -122,8 +126,7 @@ class Judgement:
             node = self.nodes[index]
             self._suspected.add((node, label))
             finding.suspected.append(index)
-            earlier = self.policy.forgetting * self.history.of(node, label)
-            if place in certain or earlier + 1 >= self.policy.limit:
+            if place in certain or self.policy.is_over(self.history.of(node, label)):
                 finding.left_out.append(index)
                 weight = limit / score if score > limit > 0 else 0.0
                 self.leave_out(index, describe(finding, index), weight)

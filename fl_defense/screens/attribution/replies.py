@@ -1,6 +1,6 @@
 """The networks of a round: the model sent out, each reply, and means of replies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,12 @@ class Networks:
 
     def sent(self) -> nn.Module:
         """Return the model sent out."""
+        return self.of(self._shown.sent)
+
+    def of(self, arrays: Mapping[str, Tensor]) -> nn.Module:
+        """Return a model of its own with a state dict."""
         model = self._spec.build()
-        model.load_state_dict(dict(self._shown.sent))
+        model.load_state_dict(dict(arrays))
         return self._executed(model)
 
     def reply(self, reply: Reply) -> nn.Module:
