@@ -126,9 +126,10 @@ class JudgedRound:
         for earlier in reversed(past.models) if taught else ():
             then = self._own_scores(self._networks.of(earlier.arrays), patterns)
             if all(then[place] <= share * now[place] for place in taught):
-                nodes = ", ".join(str(node) for node in sorted({node for node, _ in accused}))
+                num = len({node for node, _ in accused})
+                who = "a reply teaches" if num == 1 else f"{num} replies teach"
                 return self._screening(
-                    keep_sent=f"the one sent out reacts to what node {nodes} teaches again",
+                    keep_sent=f"the one sent out reacts to what {who} again",
                     send_again=earlier,
                     past=past.gone_back(earlier, accused),
                 )

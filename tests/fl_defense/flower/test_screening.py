@@ -14,6 +14,7 @@ from fl_defense.flower.strategy import SanitizingStrategy
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import NoDefense
 from fl_defense.screens import NormClipping, Screen, ScreenedRound, Screening, Verdict
+from fl_defense.screens.base import EarlierModel
 from simulations.aggregators import FedAvg
 from tests.fl_defense.flower.test_strategy import (
     INNER,
@@ -34,6 +35,7 @@ class LeavesOut(Screen):
     nodes: tuple[int, ...]
     keep_sent: str | None = None
     suspicious_round: int = 0
+    goes_back_in: int = 0
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         del model, spec
@@ -48,12 +50,15 @@ class LeavesOut(Screen):
             else Verdict(score=1.0)
             for reply in shown.replies
         )
-        rounds = (state or {"rounds": 0})["rounds"] + 1
+        state = state or {"rounds": 0, "first": dict(shown.sent)}
+        rounds = state["rounds"] + 1
+        goes_back = rounds == self.goes_back_in
         return Screening(
             verdicts=verdicts,
-            keep_sent=self.keep_sent,
+            keep_sent="taught before" if goes_back else self.keep_sent,
+            send_again=EarlierModel(round=1, arrays=state["first"]) if goes_back else None,
             is_suspicious=rounds == self.suspicious_round,
-            state={"rounds": rounds},
+            state={"rounds": rounds, "first": state["first"]},
         )
 
 
@@ -97,6 +102,37 @@ def test_the_model_sent_out_stays_when_a_screen_says_so(lab: Lab) -> None:
     assert [record.num_replies for record in lab.records[1:]] == [0, 0]
 
 
+@pytest.mark.parametrize("name", INNER)
+def test_an_earlier_model_is_sent_again_when_a_screen_says_so(lab: Lab, name: str) -> None:
+    received: list[dict[str, torch.Tensor]] = []
+
+    def drifts_and_tells(arrays: dict[str, torch.Tensor], node: int) -> dict[str, torch.Tensor]:
+        if node == 0:
+            received.append(dict(arrays))
+        return drifts(arrays, node)
+
+    screens = [LeavesOut(nodes=(), goes_back_in=2)]
+    final = lab.run(inner_strategies()[name], NoDefense(), [drifts_and_tells] * NUM_CLIENTS,
+                    rounds=3, screens=screens, min_agreement=0)  # fmt: skip
+    first, second, third = received
+    assert all(torch.equal(third[key], first[key]) for key in first)
+    assert any(not torch.equal(second[key], first[key]) for key in first)
+    told = lab.records[2]
+    assert (told.details["kept_sent"], told.details["sent_again"]) == ("taught before", 1)
+    assert lab.outcomes[2].sent is not None
+    sent = lab.outcomes[2].sent.model.state_dict()
+    assert all(torch.equal(sent[key].cpu(), first[key]) for key in first)
+    # The third round goes on from there.
+    assert any(not torch.equal(final[key], first[key]) for key in first)
+
+
+def test_the_model_gone_back_to_is_the_one_released_at_the_end(lab: Lab) -> None:
+    screens = [LeavesOut(nodes=(), goes_back_in=2)]
+    final = lab.run(FedAvg().build(8, 8), NoDefense(), [drifts] * 8, rounds=2, screens=screens)
+    start = lab.model.state_dict()
+    assert all(torch.equal(final[key], start[key]) for key in start)
+
+
 def test_clipped_arrays_are_what_is_aggregated(lab: Lab) -> None:
     def jumps(received: dict[str, torch.Tensor], node: int) -> dict[str, torch.Tensor]:
         moved = dict(received)
@@ -124,7 +160,9 @@ def test_memories_are_in_the_checkpoint(lab: Lab, tmp_path: Any) -> None:
     file = CheckpointFile(path=tmp_path / "checkpoint")
     lab.run(FedAvg().build(8, 8), NoDefense(), [stays] * 8, rounds=2,
             screens=[LeavesOut(nodes=())], checkpoint_file=file)  # fmt: skip
-    assert file.read().carried.screens == {"0 LeavesOut": {"rounds": 2}}
+    screens = file.read().carried.screens
+    assert screens is not None
+    assert screens["0 LeavesOut"]["rounds"] == 2
 
 
 def test_what_is_no_screen_is_refused_at_once(lab: Lab) -> None:

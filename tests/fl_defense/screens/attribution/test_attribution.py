@@ -11,6 +11,7 @@ from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.screens import SCREENS
 from fl_defense.screens.apply import apply_screens
 from fl_defense.screens.attribution import Attribution
+from fl_defense.screens.attribution.rule import OutlierRule
 from fl_defense.screens.base import Reply, ScreenedRound, Screening
 from fl_defense.search.difference import DifferenceSearch
 from fl_defense.search.patterns import Patches
@@ -167,6 +168,62 @@ def test_a_proven_pattern_that_the_model_sent_out_knows_is_suspicious() -> None:
     assert not screen(shown(HONEST, number=6), state=state).is_suspicious
 
 
+def state_of(past: Any, suspicion: float = 1.0) -> dict[str, Any]:
+    """The state in which nodes 13 and 16 have stood out for class 1, with models sent earlier."""
+    state = screen(shown(ATTACKED)).state
+    assert state is not None
+    rows = [[node, 1, suspicion] for node in (13, 16) if suspicion]
+    return {**state, "history": rows, "past": {"models": past, "accused": []}}
+
+
+KNOWS = planted(0)
+TAUGHT = [{name: KNOWS[name] + reply[name] - sent()[name] for name in reply} for reply in ATTACKED]
+"""Replies to a model that knows the block, of which two learned it again."""
+
+
+def test_the_federation_goes_back_where_who_is_named_has_taught_before() -> None:
+    round_ = replace(shown(TAUGHT, number=6), sent=KNOWS)
+    state = state_of([[3, honest(1)], [4, honest(2)], [5, KNOWS]])
+    back = screen(round_, state=state)
+    assert left_out(back) == [3, 6]
+    assert back.send_again is not None
+    # The latest that does not know the block, not the oldest.
+    assert back.send_again.round == 4
+    assert torch.equal(back.send_again.arrays["1.weight"], honest(2)["1.weight"])
+    assert back.keep_sent == "the one sent out reacts to what 2 replies teach again"
+    assert back.state is not None
+    assert [number for number, _ in back.state["past"]["models"]] == [3]
+    assert back.state["past"]["accused"] == [[13, 1], [16, 1]]
+    # For the same nodes it does not go back twice.
+    again = screen(round_, state={**state, "past": back.state["past"]})
+    assert left_out(again) == [3, 6]
+    assert again.send_again is None
+
+
+def test_it_does_not_go_back_for_a_first_suspicion() -> None:
+    round_ = replace(shown(TAUGHT, number=6), sent=KNOWS)
+    # Without flips: the model sent out turns every scene already.
+    settings = replace(QUICK, rule=OutlierRule(least_flipped=0))
+    back = screen(round_, settings, state=state_of([[3, honest(1)]], suspicion=0))
+    assert left_out(back) == [3, 6]
+    assert back.send_again is None
+
+
+def test_it_does_not_go_back_from_a_model_that_does_not_know_the_pattern() -> None:
+    back = screen(shown(ATTACKED, number=6), state=state_of([[3, honest(1)]]))
+    assert left_out(back) == [3, 6]
+    assert back.send_again is None
+    assert back.state is not None
+    assert [number for number, _ in back.state["past"]["models"]] == [3, 6]
+
+
+def test_it_does_not_go_back_to_a_model_that_reacts_nearly_as_much() -> None:
+    round_ = replace(shown(TAUGHT, number=6), sent=KNOWS)
+    back = screen(round_, state=state_of([[3, planted(1, strength=8.0)]]))
+    assert left_out(back) == [3, 6]
+    assert back.send_again is None
+
+
 def test_a_reply_whose_answers_overflow_is_left_out() -> None:
     broken = honest(3)
     broken["1.weight"] = torch.full((3, 64), 3e38)
@@ -203,7 +260,7 @@ def test_a_refused_state_is_begun_afresh_by_the_caller() -> None:
         spec(),
         seed=0,
         device=CPU,
-        states={"0 Attribution": {"memory": [], "history": [[1, 2]]}},
+        states={"0 Attribution": {"memory": [], "history": [[1, 2]], "past": {}}},
     )
     assert [said.weight for said in screened.verdicts] == [1, 1, 1, 0, 1, 1, 0, 1]
     assert "rows of 3" in screened.reports[0].details["memory_refused"]
