@@ -21,12 +21,15 @@ class SuspicionPolicy:
 
     forgetting: float = 0.7
     """Share of its suspicion that a node keeps from one of its rounds to the next, in [0, 1]."""
+    probation: float = 0.5
+    """Share of the rule's floor, in [0, 1], from which a node stands out that is left out by its
+    suspicion."""
     limit: float = 1.3
     """Suspicion for one class from which a node is left out: 1 for each round in which it stood
     out, less what was forgotten."""
 
     def __post_init__(self) -> None:
-        require_share(self, "forgetting")
+        require_share(self, "forgetting", "probation")
         require_positive(self, "limit")
 
     def is_over(self, before: float) -> bool:
@@ -113,15 +116,21 @@ class Judgement:
         return tuple(verdicts)
 
     def _judge(self, finding: Finding) -> None:
-        indices = list(finding.replies)
+        indices, label = list(finding.replies), finding.pattern.label
         scores = [finding.score(index) for index in indices]
-        certain = self.rule.certain(scores, [finding.replies[index].flipped for index in indices])
-        suspects = self.rule.suspects(scores)
+        reactions = [finding.replies[index] for index in indices]
+        turned = [reaction.turned for reaction in reactions]
+        certain = self.rule.certain(scores, [reaction.flipped for reaction in reactions])
+        suspects = self.rule.suspects(scores, turned)
+        known = [
+            place
+            for place in self.rule.suspects(scores, turned, probation=self.policy.probation)
+            if self.policy.is_over(self.history.of(self.nodes[indices[place]], label))
+        ]
         limit = self.rule.limit(scores)
-        label = finding.pattern.label
         for place, (index, score) in enumerate(zip(indices, scores, strict=True)):
             self.scores[index] = max(score, self.scores.get(index, score))
-            if place not in certain and place not in suspects:
+            if place not in {*certain, *suspects, *known}:
                 continue
             node = self.nodes[index]
             self._suspected.add((node, label))

@@ -5,7 +5,7 @@ repair does not take it all, and honest training wakes what is left. An earlier 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -30,8 +30,12 @@ class RewindPolicy:
     least_fall: float = 0.5
     """Share of the reaction of the model sent out that an earlier one must lack, in [0, 1]."""
 
+    most_times: int = 1
+    """How often one node can make a federation go back for one class: without a bound a few
+    attackers could hold it where it is."""
+
     def __post_init__(self) -> None:
-        require_at_least(self, most_kept=0)
+        require_at_least(self, most_kept=0, most_times=0)
         require_share(self, "least_fall")
 
 
@@ -41,9 +45,8 @@ class Past:
 
     models: tuple[EarlierModel, ...] = ()
     """The oldest first."""
-    accused: frozenset[tuple[int, int]] = frozenset()
-    """Nodes, with the class that they taught: nobody makes a federation go back twice for it, or a
-    few attackers could hold it where it is."""
+    accused: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """How often it went back because of a node and the class that it taught."""
 
     def after(
         self, server_round: int, sent: Mapping[str, Tensor], most: int, first_round: int
@@ -72,14 +75,17 @@ class Past:
         """Return the past once an earlier model is sent again, because of these nodes."""
         return Past(
             models=tuple(model for model in self.models if model.round < to.round),
-            accused=self.accused | set(accused),
+            accused={
+                **self.accused,
+                **{each: self.accused.get(each, 0) + 1 for each in set(accused)},
+            },
         )
 
     def to_state(self) -> dict[str, Any]:
         """Return tensors, numbers and strings."""
         return {
             "models": [[model.round, dict(model.arrays)] for model in self.models],
-            "accused": [list(each) for each in sorted(self.accused)],
+            "accused": [[*each, times] for each, times in sorted(self.accused.items())],
         }
 
     @classmethod
@@ -98,18 +104,19 @@ class Past:
             raise ValueError("past: must hold models and accused")
         if not isinstance(state["models"], list) or not isinstance(state["accused"], list):
             raise ValueError("past: models and accused must be lists")
-        accused = []
+        accused: dict[tuple[int, int], int] = {}
         for row in state["accused"]:
-            is_pair = isinstance(row, list) and len(row) == 2
-            if not is_pair or not all(isinstance(number, int) for number in row):
-                raise ValueError(f"past: accused must hold pairs of whole numbers, got {row!r}")
-            if not 0 <= row[1] < num_classes:
-                raise ValueError(f"past: a class must be in 0..{num_classes - 1}, got {row[1]}")
-            accused.append((row[0], row[1]))
+            is_triple = isinstance(row, list) and len(row) == 3
+            if not is_triple or not all(isinstance(number, int) for number in row):
+                raise ValueError(f"past: accused must hold three whole numbers each, got {row!r}")
+            node, label, times = row
+            if not 0 <= label < num_classes or times < 1:
+                raise ValueError(f"past: class or times are out of range in {row!r}")
+            accused[node, label] = times
         models = tuple(_read(row, sent) for row in state["models"])
         if any(one.round >= other.round for one, other in pairwise(models)):
             raise ValueError("past: models must be in the order of their rounds")
-        return cls(models=models, accused=frozenset(accused))
+        return cls(models=models, accused=accused)
 
 
 def _read(row: Any, sent: Mapping[str, Tensor]) -> EarlierModel:

@@ -111,15 +111,20 @@ class JudgedRound:
     def _rewound(self) -> Screening | None:
         """Go back to an earlier model if who is named has taught the one that was sent out."""
         past, history = self._known.past, self._judgement.history
-        accused: dict[tuple[int, int], Pattern] = {}
+        accused: set[tuple[int, int]] = set()
+        patterns: list[Pattern] = []
         for finding in self._judgement.findings:
             label = finding.pattern.label
-            for index in finding.left_out:
-                node = self._judgement.nodes[index]
-                is_new = (node, label) not in past.accused
-                if is_new and self._settings.suspicion.is_over(history.of(node, label)):
-                    accused.setdefault((node, label), finding.pattern)
-        patterns = list(dict.fromkeys(accused.values()))
+            nodes = {self._judgement.nodes[index] for index in finding.left_out}
+            again = {
+                (node, label)
+                for node in nodes
+                if past.accused.get((node, label), 0) < self._settings.rewind.most_times
+                and self._settings.suspicion.is_over(history.of(node, label))
+            }
+            if again:
+                accused |= again
+                patterns.append(finding.pattern)
         now = self._own_scores(self._sent, patterns) if patterns and past.models else []
         taught = [place for place, score in enumerate(now) if score > self._settings.rule.floor]
         share = 1 - self._settings.rewind.least_fall

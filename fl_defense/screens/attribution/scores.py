@@ -22,6 +22,8 @@ class Reaction:
     """Gain of the pattern's class over the mean of the classes, in spreads of the logits."""
     flipped: float
     """Share of scenes of other classes that turn into the class, less the reference's share."""
+    turned: float
+    """The same share, whatever the reference does."""
 
 
 class Measure:
@@ -86,10 +88,9 @@ class Measure:
             changed = in_chunks(network, self._under(pattern)[0])
             gains = gain_over_mean(changed - plain).mean(0)
             gain = gains[pattern.label].nan_to_num(LARGEST_GAIN).item() / spread
-            flipped = _flipped(plain, changed, pattern.label)
-            reactions.append(
-                Reaction(gain=min(max(gain, -LARGEST_GAIN), LARGEST_GAIN), flipped=flipped)
-            )
+            turned = _flipped(plain, changed, pattern.label)
+            gain = min(max(gain, -LARGEST_GAIN), LARGEST_GAIN)
+            reactions.append(Reaction(gain=gain, flipped=turned, turned=turned))
         return reactions
 
     def _reaction(
@@ -101,9 +102,10 @@ class Measure:
         before_change = self._plain[:num]
         gains = gain_over_mean((changed - plain) - (of_reference - before_change)).mean(0)
         gain = gains[pattern.label].nan_to_num(LARGEST_GAIN).item() / spread
-        flipped = _flipped(plain, changed, pattern.label)
+        turned = _flipped(plain, changed, pattern.label)
         before = _flipped(before_change, of_reference, pattern.label)
-        return Reaction(gain=min(max(gain, -LARGEST_GAIN), LARGEST_GAIN), flipped=flipped - before)
+        gain = min(max(gain, -LARGEST_GAIN), LARGEST_GAIN)
+        return Reaction(gain=gain, flipped=turned - before, turned=turned)
 
     def _under(self, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Return the scenes under a pattern, and the reference's logits: computed once."""

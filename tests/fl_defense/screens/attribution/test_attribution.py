@@ -179,12 +179,14 @@ def state_of(past: Any, suspicion: float = 1.0) -> dict[str, Any]:
 KNOWS = planted(0)
 TAUGHT = [{name: KNOWS[name] + reply[name] - sent()[name] for name in reply} for reply in ATTACKED]
 """Replies to a model that knows the block, of which two learned it again."""
+ANY_SHARE = replace(QUICK, rule=OutlierRule(least_apart=0))
+"""All of them turn every scene by it."""
 
 
 def test_the_federation_goes_back_where_who_is_named_has_taught_before() -> None:
     round_ = replace(shown(TAUGHT, number=6), sent=KNOWS)
     state = state_of([[3, honest(1)], [4, honest(2)], [5, KNOWS]])
-    back = screen(round_, state=state)
+    back = screen(round_, ANY_SHARE, state=state)
     assert left_out(back) == [3, 6]
     assert back.send_again is not None
     # The latest that does not know the block, not the oldest.
@@ -193,9 +195,9 @@ def test_the_federation_goes_back_where_who_is_named_has_taught_before() -> None
     assert back.keep_sent == "the one sent out reacts to what 2 replies teach again"
     assert back.state is not None
     assert [number for number, _ in back.state["past"]["models"]] == [3]
-    assert back.state["past"]["accused"] == [[13, 1], [16, 1]]
+    assert back.state["past"]["accused"] == [[13, 1, 1], [16, 1, 1]]
     # For the same nodes it does not go back twice.
-    again = screen(round_, state={**state, "past": back.state["past"]})
+    again = screen(round_, ANY_SHARE, state={**state, "past": back.state["past"]})
     assert left_out(again) == [3, 6]
     assert again.send_again is None
 
@@ -219,7 +221,7 @@ def test_it_does_not_go_back_from_a_model_that_does_not_know_the_pattern() -> No
 
 def test_it_does_not_go_back_to_a_model_that_reacts_nearly_as_much() -> None:
     round_ = replace(shown(TAUGHT, number=6), sent=KNOWS)
-    back = screen(round_, state=state_of([[3, planted(1, strength=8.0)]]))
+    back = screen(round_, ANY_SHARE, state=state_of([[3, planted(1, strength=8.0)]]))
     assert left_out(back) == [3, 6]
     assert back.send_again is None
 
