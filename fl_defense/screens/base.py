@@ -74,7 +74,13 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierModel:
-    """A model that clients were sent in an earlier round."""
+    """A model that clients were sent in an earlier round.
+
+    >>> earlier = EarlierModel(round=4, arrays={"bias": torch.zeros(10)})
+    >>> reason = "the one sent out reacts to what a reply teaches again"
+    >>> Screening(verdicts=(), keep_sent=reason, send_again=earlier).send_again.round
+    4
+    """
 
     round: int
     """The round that it was sent in."""
