@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks import RESULTS
+from benchmarks.loop import SCREEN
 from benchmarks.rows import provenance
 from simulations.federation.run import run_scenario
 from simulations.scenario.load import load_scenario
@@ -70,8 +71,9 @@ VARIANTS: dict[str, list[str]] = {
         "aggregator.num-malicious=3",
     ],
     "DHBE at release": ["defense.name=dhbe", "repair.broadcast=aggregate"],
+    "closed loop": ["defense.name=dhbe", *SCREEN],
 }
-"""Ways of defending, by their names in the table; a closed loop is another entry."""
+"""Ways of defending, by their names in the table."""
 PARTITIONS: dict[str, list[str]] = {
     "iid": ["partition.name=iid"],
     "alpha 0.5": ["partition.name=dirichlet", "partition.alpha=0.5"],
@@ -144,12 +146,16 @@ def table_of(rows: Iterable[Row]) -> str:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["partition"], row["attack"], row["variant"]), []).append(row)
-    head = "| partition | attack | defense | accuracy | ASR | robust accuracy | seeds |"
-    lines = [head, "|" + "---|" * 7]
+    head = (
+        "| partition | attack | defense | accuracy | ASR | robust accuracy | attackers left out "
+        "| honest left out | seeds |"
+    )
+    lines = [head, "|" + "---|" * 9]
     worst: dict[tuple[str, str], tuple[float, str, str]] = {}
     for (partition, attack, variant), some in groups.items():
         rates = {name: fmean(released(row, name) for row in some) for name in RATES}
-        cells = " | ".join(f"{rates[name]:.3f}" for name in RATES) + f" | {len(some)} |"
+        shares = [share_left_out(some, kind) for kind in ("malicious", "honest")]
+        cells = " | ".join([*(f"{rates[name]:.3f}" for name in RATES), *shares, f"{len(some)} |"])
         lines.append(f"| {partition} | {attack} | {variant} | {cells}")
         entry = (rates["attack_success_rate"], attack, cells)
         worst[partition, variant] = max(worst.get((partition, variant), entry), entry)
@@ -161,6 +167,13 @@ def table_of(rows: Iterable[Row]) -> str:
 def released(row: Row, rate: str) -> float:
     """Return a rate of the released model over the last three rounds."""
     return float(row["last_three_rounds"]["released"][rate])
+
+
+def share_left_out(rows: Iterable[Row], kind: str) -> str:
+    """Return how many replies of malicious or honest clients screens left out, of how many."""
+    counts = [count for row in rows for count in row["screens"].values()]
+    gone = sum(count[f"left_out_{kind}"] for count in counts)
+    return f"{gone} of {gone + sum(count[f'kept_{kind}'] for count in counts)}" if counts else "–"
 
 
 if __name__ == "__main__":

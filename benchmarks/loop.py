@@ -42,7 +42,11 @@ SCREEN = [
 ]
 NO_ATTACK = ["attack.name=none"]
 UNDEFENDED = ["defense.name=none", "screens=[]"]
+NO_REPAIR = "repair={}"
 ONCE = ["attack.poison-rate=0.5", "attack.boost=1"]
+
+LATE = "repair.schedule={initial: true, first-round: 2, on-suspicion: screens, last: false}"
+"""The model that the run begins with is repaired: a run without a defense left it backdoored."""
 
 
 def _trigger(spec: str) -> str:
@@ -54,11 +58,17 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "quickstart, nobody attacks": (QUICKSTART, [*SCREEN, *NO_ATTACK]),
     "quickstart, undefended": (QUICKSTART, UNDEFENDED),
     "quickstart, undefended, nobody attacks": (QUICKSTART, [*UNDEFENDED, *NO_ATTACK]),
+    "quickstart, 100 rounds": (QUICKSTART, [*SCREEN, "rounds=100"]),
+    "quickstart, late": (QUICKSTART, [*SCREEN, LATE]),
     "badnets": (BADNETS, SCREEN),
     "badnets, small": (BADNETS, [*SCREEN, *SMALL]),
     "badnets, small, nobody attacks": (BADNETS, [*SCREEN, *SMALL, *NO_ATTACK]),
     "badnets, small, undefended": (BADNETS, [*UNDEFENDED, *SMALL]),
     "badnets, small, undefended, nobody attacks": (BADNETS, [*UNDEFENDED, *SMALL, *NO_ATTACK]),
+    "badnets, small, 10 of 100": (
+        BADNETS,
+        [*SCREEN, *SMALL, "rounds=24", "clients.count=100", "clients.per-round=10"],
+    ),
     "badnets, small, boost 1": (BADNETS, [*SCREEN, *SMALL, *ONCE]),
     "badnets, small, 4 of 10": (BADNETS, [*SCREEN, *SMALL, "attack.malicious=0.4"]),
     "noniid, small": (NONIID, [*SCREEN, *SMALL]),
@@ -113,8 +123,13 @@ def save(run: dict[str, Any]) -> None:
 def measure(row: str, seed: int) -> dict[str, Any]:
     """Run a row with a seed."""
     path, overrides = ROWS[row]
-    scenario = load_scenario(Path(path), [*overrides, f"seed={seed}", "engine.name=in-process"])
+    overrides = [*overrides, f"seed={seed}", "engine.name=in-process"]
     with tempfile.TemporaryDirectory() as folder:
+        if LATE in overrides:
+            before = Path(folder) / "undefended"
+            run_scenario(load_scenario(Path(path), [*overrides, *UNDEFENDED, NO_REPAIR]), before)
+            overrides.append(f"initial-model={before / 'model.safetensors'}")
+        scenario = load_scenario(Path(path), overrides)
         result = run_scenario(scenario, Path(folder) / "run")
     identity = {"row": row, "seed": seed, "screens": repr(scenario.screens)}
     return identity | provenance() | summary(result.records)
@@ -136,6 +151,7 @@ def summary(rounds: Sequence[MeasuredRound]) -> dict[str, Any]:
         "honest_left_out": sum(count["honest"] for count in counts),
         "honest_replies": sum(replied) - sum(len(measured.malicious) for measured in counted),
         "rounds_kept_sent": sum("kept_sent" in record.details for record in records),
+        "rounds_gone_back": sum("sent_again" in record.details for record in records),
         "rounds_repaired": sum(record.accepted for record in records),
         "seconds": {
             "training": fmean(record.train_seconds for record in records),

@@ -15,7 +15,7 @@ def row(attack: str, variant: str, asr: float, seed: int = 0) -> dict[str, Any]:
     rates = {"accuracy": 0.9, "attack_success_rate": asr, "robust_accuracy": 1 - asr}
     return {
         "base": "b", "partition": "iid", "attack": attack, "variant": variant, "seed": seed,
-        "last_three_rounds": {"released": rates},
+        "last_three_rounds": {"released": rates}, "screens": {},
     }  # fmt: skip
 
 
@@ -25,11 +25,17 @@ def test_the_table_ends_with_each_defenses_worst_attack() -> None:
         row("dba", "dhbe", 0.1), row("pgd", "dhbe", 0.3),
     ]  # fmt: skip
     lines = attacks.table_of(rows).splitlines()
-    assert lines[2] == "| iid | dba | none | 0.900 | 0.700 | 0.300 | 2 |"
+    assert lines[2] == "| iid | dba | none | 0.900 | 0.700 | 0.300 | – | – | 2 |"
     assert lines[-2:] == [
-        "| iid | **worst: dba** | none | 0.900 | 0.700 | 0.300 | 2 |",
-        "| iid | **worst: pgd** | dhbe | 0.900 | 0.300 | 0.700 | 1 |",
+        "| iid | **worst: dba** | none | 0.900 | 0.700 | 0.300 | – | – | 2 |",
+        "| iid | **worst: pgd** | dhbe | 0.900 | 0.300 | 0.700 | – | – | 1 |",
     ]
+
+
+def test_who_was_left_out_is_counted_over_seeds() -> None:
+    count = {"left_out_malicious": 3, "kept_malicious": 1, "left_out_honest": 0, "kept_honest": 8}
+    rows = [{**row("dba", "loop", 0.1, seed), "screens": {"Attribution": count}} for seed in (0, 1)]
+    assert " | 6 of 8 | 0 of 16 | 2 |" in attacks.table_of(rows)
 
 
 @pytest.mark.parametrize("attack", attacks.ATTACKS)
@@ -47,7 +53,8 @@ def test_what_is_measured_is_not_measured_again(
 
     def measured(base: Path, settings: Any, partition: str, *key: Any) -> dict[str, Any]:
         asked.append(key[1])
-        return {"last_three_rounds": row("", "", 0.5)["last_three_rounds"]}
+        made = row("", "", 0.5)
+        return {name: made[name] for name in ("last_three_rounds", "screens")}
 
     monkeypatch.setattr(attacks, "measure", measured)
     monkeypatch.setattr(attacks, "RESULTS", tmp_path)
