@@ -58,6 +58,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "quickstart, nobody attacks": (QUICKSTART, [*SCREEN, *NO_ATTACK]),
     "quickstart, undefended": (QUICKSTART, UNDEFENDED),
     "quickstart, undefended, nobody attacks": (QUICKSTART, [*UNDEFENDED, *NO_ATTACK]),
+    "quickstart, never back": (QUICKSTART, [*SCREEN, "screens.rewind={most-kept: 0}"]),
+    "quickstart, suspects not apart": (QUICKSTART, [*SCREEN, "screens.rule={least-apart: 0}"]),
     "quickstart, 100 rounds": (QUICKSTART, [*SCREEN, "rounds=100"]),
     "quickstart, late": (QUICKSTART, [*SCREEN, LATE]),
     "badnets": (BADNETS, SCREEN),
