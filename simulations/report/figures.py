@@ -24,7 +24,7 @@ PHASES = {
 def curves(rounds: Sequence[MeasuredRound]) -> go.Figure:
     """Return accuracy, ASR and robust accuracy of every stage; the rest is behind the legend.
 
-    Rounds of attack are shaded, repairs that were taken are marked at the top.
+    Rounds of attack are shaded; repairs, and rounds that took no reply, are marked at the top.
     """
     figure = go.Figure()
     measured = [each for each in rounds if each.rates]
@@ -48,6 +48,10 @@ def curves(rounds: Sequence[MeasuredRound]) -> go.Figure:
     _mark(figure, [each.round for each in rounds if each.record.accepted], "repaired", "#2ca02c")
     refused = [each.round for each in rounds if each.record.sanitized and not each.record.accepted]
     _mark(figure, refused, "repair not taken", "#d62728")
+    kept = [each for each in rounds if "kept_sent" in each.record.details]
+    back = [each.round for each in kept if "sent_again" in each.record.details]
+    _mark(figure, back, "an earlier model sent again", "#9467bd")
+    _mark(figure, [each.round for each in kept if each.round not in back], "model stays", "#7f7f7f")
     figure.update_yaxes(range=[-0.03, 1.09], title="share of test images", tickformat=".1f")
     figure.update_xaxes(dtick=_ticks(len(rounds)))
     return _styled(figure, hovermode="x unified", height=460)

@@ -176,6 +176,21 @@ def test_curves_shade_the_attack_and_leave_out_what_repeats() -> None:
     assert len(figure.layout.shapes) == 1
 
 
+def test_rounds_that_took_no_reply_are_marked() -> None:
+    kept = {"kept_sent": "2 of 4 replies stand out"}
+    rounds = [
+        *rounds_of(),
+        MeasuredRound(record=RoundRecord(round=3, details=kept), rates={"released": RATES}),
+        MeasuredRound(
+            record=RoundRecord(round=4, details={**kept, "sent_again": 2}),
+            rates={"released": RATES},
+        ),
+    ]
+    marked = {trace.name: list(trace.x) for trace in curves(rounds).data}
+    assert marked["model stays"] == [3]
+    assert marked["an earlier model sent again"] == [4]
+
+
 def test_the_finding_states_rates_and_verdicts() -> None:
     summary: dict[str, Any] = {
         "malicious": [1],
