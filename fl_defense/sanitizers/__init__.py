@@ -4,6 +4,7 @@ from fl_defense.sanitizers.apply import apply_sanitizer, check_sanitizer
 from fl_defense.sanitizers.base import ContractError, NoEffectWarning, Sanitized, Sanitizer
 from fl_defense.sanitizers.bcu import BCU
 from fl_defense.sanitizers.clp import CLP
+from fl_defense.sanitizers.deep_cleanse.completion import TrainingHoles
 from fl_defense.sanitizers.deep_cleanse.method import DeepCleanse
 from fl_defense.sanitizers.deep_sanitizer.method import DeepSanitizer
 from fl_defense.sanitizers.dhbe.generators import GeneratorSettings
@@ -35,6 +36,7 @@ __all__ = [
     "Pipeline",
     "Sanitized",
     "Sanitizer",
+    "TrainingHoles",
     "apply_sanitizer",
     "check_sanitizer",
 ]

@@ -43,7 +43,7 @@ FAULTS = (OSError, ConfigError, PowerLossError)
 
 @pytest.fixture(autouse=True, scope="module")
 def little_is_computed() -> Iterator[None]:
-    def draw(rounds: object, path: Path, *, title: str) -> None:
+    def draw(rounds: object, path: Path, *, title: str, metrics: object) -> None:
         replace_file(path, title.encode())
 
     with pytest.MonkeyPatch.context() as patch:
