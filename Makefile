@@ -9,7 +9,9 @@ TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 # Whatever the shell says: without bytecode on disk each process compiles all of torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test deploy-demo test-wire test-package check generated mutants fix
+MINUTES ?= 1
+
+.PHONY: fuzz lower-bounds setup demo test deploy-demo test-wire test-package check generated mutants fix
 
 setup: $(INSTALLED)
 
@@ -52,6 +54,18 @@ check: setup
 # Breaks the code in known places, one at a time, and prints which breaks no test notices.
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+# Replies, files and command lines from anybody, for so many minutes: tests/fuzz_targets.py.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	EVERY_FAULT=1 $(BIN)/pytest tests/simulations/federation/test_faulty_disk.py
+
+# The oldest versions that pyproject.toml allows, in an environment of their own, and the fast tests.
+lower-bounds: setup
+	$(PYTHON) -m venv .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+	  --editable ".[dev]"
+	.venv-lowest/bin/pytest --numprocesses auto --maxprocesses 4 -m "not wire and not ray"
 
 fix: setup
 	$(BIN)/ruff format .

@@ -127,19 +127,19 @@ def free_ports(number: int) -> int:
 
 def deploy(work: Path, **environment: str) -> tuple[str, Path]:
     """Run the demo; return what it printed and its results folder."""
-    port = free_ports(5)
+    port = free_ports(6)
     before = flower_processes()
     done = subprocess.run(
         [str(ROOT / "deploy/demo.sh")],
         env={**os.environ, "WORK": str(work), "PORT": str(port), **environment},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nrefused\n" in done.stdout
     assert flower_processes() <= before
-    for each in range(port, port + 5):
+    for each in range(port, port + 6):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", each))
@@ -165,8 +165,11 @@ def lines(results: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.wire
-def test_a_deployment_gives_the_records_of_a_simulation(tmp_path: Path) -> None:
-    printed, results = deploy(tmp_path / "work")
+def test_a_deployment_whose_superlink_is_killed_gives_the_records_of_a_simulation(
+    tmp_path: Path,
+) -> None:
+    printed, results = deploy(tmp_path / "work", CRASH="1")
+    assert "\ncome back without registering again\n" in printed
     assert printed.splitlines()[-1] == f"results: {results}"
     simulated = run_scenario(
         load_scenario(ROOT / "configs/scenarios/deployment.yaml"), tmp_path / "simulated"

@@ -118,5 +118,6 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
 
 def test_the_version_is_said_once_more_where_papers_find_it() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == fl_defense.__version__
+    # Flower wants it in pyproject.toml, too, or `flwr run .` refuses the app.
+    assert citation["version"] == PROJECT["version"] == fl_defense.__version__
     assert citation["repository-code"] == PROJECT["urls"]["Repository"]

@@ -296,7 +296,7 @@ def _scenario_beside(model_file: Path, *, trust: bool) -> dict[str, Any]:
 
     Nobody named it: whoever made the model may have put it there.
     """
-    path = model_file.with_name("scenario.yaml")
+    path = model_file.parent / "scenario.yaml"
     if not path.is_file():
         return {}
     scenario = load_scenario(path, trust_imports=trust)
