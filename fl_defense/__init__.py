@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Sanitizer,
         apply_sanitizer,
     )
-    from fl_defense.screens import SCREENS, Attribution, NormClipping, Screen
+    from fl_defense.screens import FLAME, SCREENS, Attribution, NormClipping, Screen
     from fl_defense.surrogates.picture_folder import PictureFolder
 
 _NAMES_OF = {
@@ -45,7 +45,7 @@ _NAMES_OF = {
         *("BCU", "CLP", "DHBE", "SANITIZERS", "DeepCleanse", "DeepSanitizer", "NoDefense"),
         *("Pipeline", "Sanitized", "Sanitizer", "apply_sanitizer"),
     ],
-    "screens": ["SCREENS", "Attribution", "NormClipping", "Screen"],
+    "screens": ["FLAME", "SCREENS", "Attribution", "NormClipping", "Screen"],
     "surrogates.picture_folder": ["PictureFolder"],
 }
 _HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names}
@@ -56,6 +56,7 @@ __all__ = [
     "BCU",
     "CLP",
     "DHBE",
+    "FLAME",
     "INSPECTIONS",
     "SANITIZERS",
     "SCREENS",

@@ -31,6 +31,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "fl_defense.sanitizers": (4, {"torch"}),
     "fl_defense.inspections": (4, {"torch"}),
     "fl_defense.screens": (5, {"torch"}),
+    "fl_defense.screens.clusters": (5, {"torch", "sklearn"}),
     "fl_defense.rounds": (6, {"torch"}),
     "fl_defense.flower": (7, {"torch", "numpy", "flwr"}),
     "fl_defense": (8, set()),

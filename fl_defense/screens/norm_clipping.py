@@ -5,17 +5,21 @@ clips to a fixed bound; the median of the round's own norms as the bound is FLAM
 USENIX Security 2022).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fl_defense.facts import Facts
 from fl_defense.model.spec import ModelSpec
-from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
+from fl_defense.screens.base import Screen, ScreenedRound, Screening, Verdict
+from fl_defense.screens.updates import (
+    edited,
+    median_of,
+    names_of_weights,
+    norm_of,
+)
 from fl_defense.state import State
 from fl_defense.validation import require_declared, require_positive
 
@@ -28,6 +32,7 @@ class NormClipping(Screen):
         ValueError: if the bound is not positive.
 
     Example:
+        >>> from fl_defense.screens import Reply
         >>> from fl_defense.testing import small_spec
         >>> spec = small_spec()
         >>> sent = spec.build().state_dict()
@@ -69,48 +74,19 @@ class NormClipping(Screen):
     ) -> Screening:
         """Clip the updates of the weights; BatchNorm's statistics and counters are no update."""
         del device, state
-        weights = _names_of_weights(spec)
-        norms = [_update_norm(reply, shown.sent, weights) for reply in shown.replies]
+        weights = names_of_weights(spec)
+        norms = [norm_of(reply, shown.sent, weights) for reply in shown.replies]
         bound = self.max_norm
         if bound is None:
-            bound = torch.tensor(norms, dtype=torch.float64).quantile(0.5).item()
+            bound = median_of(norms)
         verdicts = [
             Verdict(score=norm)
             if norm <= bound
             else Verdict(
                 score=norm,
                 reason=f"update of norm {norm:.3g} was clipped to {bound:.3g}",
-                arrays=_clipped(reply, shown.sent, weights, bound / norm),
+                arrays=edited(reply, shown.sent, weights, bound / norm),
             )
             for reply, norm in zip(shown.replies, norms, strict=True)
         ]
         return Screening(verdicts=tuple(verdicts), details={"max_norm": bound})
-
-
-@lru_cache(maxsize=4)
-def _names_of_weights(spec: ModelSpec) -> frozenset[str]:
-    """Return the names of what is trained; a network is built for them once, not in each round."""
-    return frozenset(name for name, _ in spec.build().named_parameters())
-
-
-def _update_norm(reply: Reply, sent: Mapping[str, Tensor], weights: frozenset[str]) -> float:
-    """Return the L2 norm of what the client changed in the weights."""
-    squares = [
-        (reply.arrays[name].double() - sent[name].double()).square().sum()
-        for name in sent
-        if name in weights
-    ]
-    return torch.stack(squares).sum().sqrt().item()
-
-
-def _clipped(
-    reply: Reply, sent: Mapping[str, Tensor], weights: frozenset[str], factor: float
-) -> dict[str, Tensor]:
-    """Return the reply's arrays with the update of the weights scaled by `factor`."""
-    clipped = {}
-    for name, old in sent.items():
-        new = reply.arrays[name]
-        if name in weights:
-            new = (old.double() + factor * (new.double() - old.double())).to(old.dtype)
-        clipped[name] = new
-    return clipped

@@ -179,7 +179,7 @@ def in_yaml(sentence: str) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "defenses": lambda: facts_table(SANITIZERS, "needs", "changes", "cost", "paper", "limits"),
     "inspections": lambda: facts_table(INSPECTIONS, "needs", "cost", "paper", "limits"),
-    "screens": lambda: facts_table(SCREENS, "needs", "changes", "paper", "limits"),
+    "filters": lambda: facts_table(SCREENS, "needs", "changes", "cost", "paper", "limits"),
     **{kind: partial(sentences, part.table) for kind, part in TABLES.items()},
 }
 """What stands in a block, by its name."""
