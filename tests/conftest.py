@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fl_defense.model.spec import ModelSpec
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.triggers.blended import Blended
 from simulations.engines.in_process import set_task_identity
+from simulations.measurement import plots
 from simulations.models.small_cnn import SmallCNN
 from tests.backdoored import Backdoored, trained_once
 
@@ -42,6 +43,14 @@ def pytest_unconfigure() -> None:
 def task_identity() -> None:
     """Messages can be made only inside a task since Flower 1.41."""
     set_task_identity()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_pictures() -> Iterator[None]:
+    """Draw the curves of every run smaller: large ones take as long as the run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "DPI", 60)
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -62,6 +63,7 @@ IN_HAND = {"fl-defense", "pydantic-core"}
 """Ourselves, and pydantic's other half, of which it demands one exact version."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for package in ("fl_defense", "simulations"):
@@ -82,7 +84,8 @@ def room_of(module: str) -> str:
     return room
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Names of imported modules; what is imported for type checkers alone does not count."""
     tree = ast.parse(path.read_text())
     skipped = {
@@ -99,7 +102,7 @@ def imports_of(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return names
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+DPI = 150
+"""Pixels per inch of the curves, which are 8 inches wide."""
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 """Of the files that a picture is written to."""
 LINES: dict[str, dict[str, Any]] = {
@@ -66,7 +68,7 @@ def plot_curves(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    _save(figure, path, dpi=150)
+    _save(figure, path, dpi=DPI)
 
 
 def drawn_curves(

@@ -21,7 +21,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fl_defense.sanitizers import DHBE, NoDefense
+from fl_defense.sanitizers import NoDefense
 from simulations.attack.a3fl import A3FL
 from simulations.attack.badnets import BadNets
 from simulations.data import Digits
@@ -34,7 +34,7 @@ from simulations.federation.server import RunResult, start_model
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
-from tests.quick import SEARCH
+from tests.quick import DEFENSE, SEARCH
 
 SCENARIO = Scenario(
     name="small",
@@ -44,7 +44,7 @@ SCENARIO = Scenario(
     clients=Clients(count=4),
     training=Training(batch_size=16),
     attack=BadNets(malicious=0.25),
-    defense=DHBE(iterations=3, batch_size=16, num_scenes=64, patch_size=3),
+    defense=DEFENSE,
     repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )

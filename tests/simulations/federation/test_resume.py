@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from simulations.measurement.results_folder import ResultsFolder
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
-from tests.quick import SEARCH
+from tests.quick import DEFENSE, SEARCH
 
 SCENARIO = Scenario(
     name="small",
@@ -37,7 +38,7 @@ SCENARIO = Scenario(
     training=Training(batch_size=16),
     aggregator=FedAdam(),
     attack=BadNets(malicious=(1,)),
-    defense=DHBE(iterations=2, batch_size=16, num_scenes=64, patch_size=3, warm_start=True),
+    defense=replace(DEFENSE, warm_start=True),
     repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )
@@ -105,7 +106,9 @@ def run_and_die(sabotage: Callable[[], None], out: Path) -> None:
 def killed(sabotage: Callable[[], None], out: Path) -> Path:
     """Run the scenario in a process of its own that is killed on the way."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["simulations.federation.run"])
+    # What a run imports when it needs it, once for all processes.
+    late = ["sklearn.datasets", "torch._dynamo", "simulations.federation.server"]
+    context.set_forkserver_preload(["simulations.federation.run", *late])
     process = context.Process(target=run_and_die, args=(sabotage, out), daemon=True)
     process.start()
     process.join(120)

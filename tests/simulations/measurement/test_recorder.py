@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.records import RoundOutcome, RoundRecord
-from fl_defense.sanitizers import DHBE, DeepCleanse, NoDefense
+from fl_defense.sanitizers import DeepCleanse, NoDefense
 from simulations.aggregators import Bulyan
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.badnets import BadNets
@@ -35,7 +35,7 @@ from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Clients, Repair, Scenario, Training
-from tests.quick import SEARCH
+from tests.quick import DEFENSE, SEARCH
 
 SCENARIO = Scenario(
     name="small",
@@ -45,7 +45,7 @@ SCENARIO = Scenario(
     clients=Clients(count=4),
     training=Training(batch_size=16),
     attack=BadNets(malicious=(1,), first_round=2),
-    defense=DHBE(iterations=2, batch_size=16, num_scenes=64, patch_size=3),
+    defense=DEFENSE,
     repair=Repair(min_agreement=0, verify=SEARCH),
     engine=InProcessEngine(),
 )
