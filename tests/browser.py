@@ -69,6 +69,7 @@ class Browser:
         """Open a file in a window so many pixels wide, and wait until it is drawn."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=900,
                    deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+        self._call("Emulation.setScrollbarsHidden", hidden=True)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self._seen.clear()

@@ -49,7 +49,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.scenario": (10, {"torch", "flwr", "pydantic", "pydantic_core", "yaml"}),
     "simulations.measurement": (11, {"torch", "matplotlib", "safetensors", "scipy", "yaml"}),
     "simulations.federation": (12, {"torch", "numpy", "flwr", "ray"}),
-    "simulations.report": (13, {"torch", "matplotlib", "plotly", "jinja2"}),
+    "simulations.report": (13, {"torch", "matplotlib", "plotly", "jinja2", "PIL"}),
     "simulations.sweep": (13, {"pydantic", "yaml"}),
     "simulations.cli": (14, {"torch", "pydantic", "rich", "typer", "yaml"}),
     "simulations": (15, set()),

@@ -10,6 +10,7 @@ from torch import Tensor
 from fl_defense.model.deployed import DeployedModel, predict
 from simulations.attack.backdoor import Backdoor
 from simulations.data import ImageData
+from simulations.measurement.confusion import Matrix, count
 from simulations.metrics import Metric, Triggered, measure_clean, measure_triggered, measured
 
 BATCH_SIZE = 512
@@ -76,6 +77,17 @@ class Evaluation:
             if found:
                 rates[name] = fmean(found)
         return Measurement(rates=rates, by_backdoor=by_backdoor)
+
+    def confusion(self, deployed: DeployedModel) -> dict[str, Matrix]:
+        """Return the counts of answers to clean images, and to those with the first trigger."""
+        deployed = deployed.to(self._device)
+        shown = {"clean": self._images}
+        if self._stamped:
+            shown["triggered"] = self._stamped[0].images
+        return {
+            name: count(self._labels, predict(deployed, self._batches(images)), self._num_classes)
+            for name, images in shown.items()
+        }
 
     def measure_all(self, models: dict[str, DeployedModel]) -> dict[str, Measurement]:
         """Measure several models by name; those of the same modules are run once."""

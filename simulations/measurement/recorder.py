@@ -12,6 +12,7 @@ from fl_defense.log import logger
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.rounds.records import RoundOutcome
 from simulations.data import ImageData
+from simulations.measurement.confusion import Confusion
 from simulations.measurement.evaluation import Evaluation, Measurement
 from simulations.measurement.measured_round import MeasuredRound, Rates
 from simulations.measurement.results_folder import ResultsFolder
@@ -109,6 +110,7 @@ class Recorder:
         self.records.append(measured)
         self._folder.append(measured)
         self._folder.save_pictures(measured.round, outcome.screens)
+        self._save_confusion(outcome)
         self._tell(measured)
         record = outcome.record
         # Where only some are asked, the next round asks others: these may all be hostile.
@@ -119,6 +121,19 @@ class Recorder:
                 f"round {record.round}: no client is left ({record.num_failures} failed, "
                 f"{record.num_rejected} rejected); see {self._folder.path / 'rounds.jsonl'}"
             )
+
+    def _save_confusion(self, outcome: RoundOutcome) -> None:
+        """Of the last round alone: a matrix for each round would outgrow all else in the folder."""
+        before, after = outcome.aggregate, outcome.released
+        if outcome.record.round != self._scenario.rounds or before is None or after is None:
+            return
+        self._folder.save_confusion(
+            Confusion(
+                round=outcome.record.round,
+                before=self._evaluation.confusion(before),
+                after=self._evaluation.confusion(after),
+            )
+        )
 
     def _measure(self, outcome: RoundOutcome) -> dict[str, Measurement]:
         """Return the measurement of each stage; empty in a round that is not evaluated."""

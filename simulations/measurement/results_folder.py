@@ -17,6 +17,7 @@ from fl_defense.flower.packing import CheckpointError
 from fl_defense.rounds.journal import Entry
 from fl_defense.rounds.records import read_lines
 from fl_defense.screens.apply import ScreenReport
+from simulations.measurement.confusion import Confusion
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.plots import plot_curves
 from simulations.measurement.seals import journal_of, seal_from_environment, sealed_summary
@@ -24,6 +25,8 @@ from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Scenario
 
+CONFUSION = "confusion.json"
+"""Answers by class in the last round."""
 PICTURES = "found"
 """Folder of the patterns that screens found."""
 
@@ -170,8 +173,14 @@ class ResultsFolder:
                 shown = picture if len(picture) == 3 else picture.mean(0).expand(3, -1, -1)
                 path = self.path / PICTURES / f"round_{server_round:04d}_{words}.png"
                 content = io.BytesIO()
-                imsave(content, shown.clamp(0, 1).permute(1, 2, 0).numpy(), format="png")
+                told = {"Title": name}
+                imsave(content, shown.clamp(0, 1).permute(1, 2, 0).numpy(), format="png",
+                       metadata=told)  # fmt: skip
                 replace_file(path, content.getvalue())
+
+    def save_confusion(self, confusion: Confusion) -> None:
+        """Write the answers by class, before and after the repair of the last round."""
+        replace_file(self.path / CONFUSION, confusion.to_json().encode())
 
     def finish(
         self, summary: dict[str, Any], records: list[MeasuredRound], arrays: dict[str, torch.Tensor]

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import plotly.graph_objects as go
+import torch
 from matplotlib.colors import to_hex
+from plotly.subplots import make_subplots
 
+from simulations.measurement.comparison import Comparison
+from simulations.measurement.confusion import Confusion, Matrix
 from simulations.measurement.measured_round import STAGES, MeasuredRound
 from simulations.metrics import metrics_named
 
@@ -17,14 +21,19 @@ PHASES = {
     "screening": "#9467bd",
     "inspection": "#17becf",
     "repair": "#1f77b4",
+    "verification": "#aec7e8",
     "evaluation": "#c7c7c7",
 }
 
 
-def curves(rounds: Sequence[MeasuredRound]) -> go.Figure:
+def curves(rounds: Sequence[MeasuredRound], *, repairs: bool = True) -> go.Figure:
     """Return accuracy, ASR and robust accuracy of every stage; the rest is behind the legend.
 
     Rounds of attack are shaded; repairs, and rounds that took no reply, are marked at the top.
+
+    Args:
+        rounds: all of a run.
+        repairs: whether there is a defense, whose repairs are marked.
     """
     figure = go.Figure()
     measured = [each for each in rounds if each.rates]
@@ -45,7 +54,8 @@ def curves(rounds: Sequence[MeasuredRound]) -> go.Figure:
             )  # fmt: skip
     for first, last in attack_windows(rounds):
         figure.add_vrect(x0=first - 0.5, x1=last + 0.5, fillcolor=ATTACK, line_width=0)
-    _mark(figure, [each.round for each in rounds if each.record.accepted], "repaired", "#2ca02c")
+    taken = [each.round for each in rounds if repairs and each.record.accepted]
+    _mark(figure, taken, "repaired", "#2ca02c")
     refused = [each.round for each in rounds if each.record.sanitized and not each.record.accepted]
     _mark(figure, refused, "repair not taken", "#d62728")
     kept = [each for each in rounds if "kept_sent" in each.record.details]
@@ -77,6 +87,63 @@ def seconds(rounds: Sequence[MeasuredRound]) -> go.Figure:
     figure.update_yaxes(title="seconds")
     figure.update_xaxes(dtick=_ticks(len(rounds)))
     return _styled(figure, hovermode="x unified", height=300)
+
+
+def confusion(found: Confusion) -> go.Figure:
+    """Return the answers to test images by class: before and after the repair, clean and not."""
+    kinds = [kind for kind in ("triggered", "clean") if kind in found.before]
+    stages = {"before": found.before, "after": found.after}
+    figure = make_subplots(
+        rows=len(kinds), cols=2, horizontal_spacing=0.08, vertical_spacing=0.14,
+        subplot_titles=[f"{kind}, {stage} repair" for kind in kinds for stage in stages],
+    )  # fmt: skip
+    for row, kind in enumerate(kinds, 1):
+        for column, by_kind in enumerate(stages.values(), 1):
+            figure.add_heatmap(
+                z=_shares(by_kind[kind]), row=row, col=column, zmin=0, zmax=1, showscale=False,
+                colorscale=[[0, "rgba(128,128,128,0.06)"], [1, "#1f77b4"]], xgap=1, ygap=1,
+                hovertemplate="class %{y} answered %{x}: %{z:.1%}<extra></extra>",
+            )  # fmt: skip
+    _styled(figure, height=300 * len(kinds) + 40)
+    figure.update_layout(margin={"l": 44, "r": 8, "t": 30, "b": 36}, showlegend=False)
+    figure.update_xaxes(showgrid=False, title_standoff=4)
+    figure.update_xaxes(title="answer", row=len(kinds))
+    figure.update_yaxes(showgrid=False, autorange="reversed", title_standoff=4)
+    figure.update_yaxes(title="true class", col=1)
+    return figure
+
+
+def side_by_side(comparison: Comparison) -> go.Figure:
+    """Return accuracy, ASR and robust accuracy of each group: means over seeds with intervals."""
+    figure = go.Figure()
+    for name, metric in comparison.columns.items():
+        found = [(_lines(group.label), group.estimate(comparison.rate(name)))
+                 for group in comparison.groups]  # fmt: skip
+        measured = [(label, each) for label, each in found if each is not None]
+        figure.add_scatter(
+            x=[each.mean for _, each in measured], y=[label for label, _ in measured],
+            error_x={"array": [each.half_width or 0 for _, each in measured], "thickness": 1.5},
+            mode="markers", name=metric.title, marker={"size": 9, "color": to_hex(metric.color)},
+            hovertemplate="%{y}: %{x:.3f}",
+        )  # fmt: skip
+    figure.update_xaxes(range=[-0.03, 1.03], title="share of test images")
+    figure.update_yaxes(automargin=True, autorange="reversed")
+    lines = sum(_lines(group.label).count("<br>") + 2 for group in comparison.groups)
+    _styled(figure, height=130 + 20 * lines)
+    above = {"y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    return figure.update_layout(legend=above, margin={"t": 50, "b": 50})
+
+
+def _lines(label: str) -> str:
+    """Return a label with each setting on a line: narrow windows have no room beside the chart."""
+    return label.replace(", ", "<br>")
+
+
+def _shares(counts: Matrix) -> list[list[float]]:
+    """Return each row's shares; a class without images has none."""
+    found = torch.tensor(counts, dtype=torch.float64)
+    shares: list[list[float]] = (found / found.sum(1, keepdim=True).clamp(min=1)).tolist()
+    return shares
 
 
 def attack_windows(rounds: Sequence[MeasuredRound]) -> list[tuple[int, int]]:

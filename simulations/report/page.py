@@ -1,5 +1,6 @@
 """Puts a report together: reads results folders, fills the template."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +11,26 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from fl_defense.atomic_write import replace_file
+from fl_defense.sanitizers import NoDefense
 from simulations.measurement.comparison import Comparison
 from simulations.measurement.comparison_tables import tables
+from simulations.measurement.confusion import Confusion
 from simulations.measurement.finished_runs import FinishedRun, find_runs
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.reading import as_written
-from simulations.measurement.results_folder import PICTURES, read_rounds
+from simulations.measurement.results_folder import CONFUSION, PICTURES, read_rounds
 from simulations.measurement.seals import doubt, seal_from_environment
 from simulations.measurement.tables import Table
 from simulations.report import figures
 from simulations.report.finding import finding
-from simulations.report.pictures import as_address, file_as_address, trigger_on_grey
+from simulations.report.pictures import as_address, file_as_address, told_of, trigger_on_grey
 from simulations.report.strips import WORDS, Strip, strip
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
 from simulations.scenario.scenario import Scenario
 
-MOST_PICTURES = 24
-"""Found patterns that are shown of a run, the latest."""
+MOST_PICTURES, MOST_AT_ONCE = 24, 8
+"""Found patterns that are kept of a run, and those seen before one asks for more; the latest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class RunSection:
     strip: Strip
     triggers: list[Picture]
     found: list[Picture]
+    """The latest first."""
+    confusion: str
     scenario: str
 
 
@@ -91,6 +96,10 @@ def _page(runs: Sequence[FinishedRun], *, trust: bool) -> str:
             _section(run, labels[run.folder], index, trust=trust) for index, run in enumerate(runs)
         ],
         tables=_tables(comparison),
+        side_by_side=_html(figures.side_by_side(comparison), "side-by-side")
+        if len(comparison.groups) > 1
+        else "",
+        most_at_once=MOST_AT_ONCE,
         words=WORDS,
         plotly=get_plotlyjs(),
     )
@@ -107,13 +116,15 @@ def _filled(
     run: FinishedRun, scenario: Scenario, rounds: list[MeasuredRound], label: str, index: int
 ) -> RunSection:
     shape = scenario.data.input_shape
+    confusion = Confusion.read(run.folder / CONFUSION)
+    defended = not isinstance(scenario.defense, NoDefense)
     return RunSection(
         label=label,
         folder=run.folder.name,
         finding=finding(run.summary),
         doubt=doubt(run.folder, seal_from_environment()),
         summary=run.summary,
-        curves=_html(figures.curves(rounds), f"curves-{index}"),
+        curves=_html(figures.curves(rounds, repairs=defended), f"curves-{index}"),
         seconds=_html(figures.seconds(rounds), f"seconds-{index}"),
         strip=strip(rounds, scenario.clients.count),
         triggers=[
@@ -124,11 +135,23 @@ def _filled(
             for place, backdoor in scenario.places_of_backdoors().items()
         ],
         found=[
-            Picture(address=file_as_address(path), caption=path.stem.replace("_", " "))
-            for path in sorted((run.folder / PICTURES).glob("*.png"))[-MOST_PICTURES:]
+            Picture(address=file_as_address(path), caption=f"round {number}: {told_of(path)}")
+            for number, _, path in _found_in(run.folder)
         ],
+        confusion=""
+        if confusion is None
+        else _html(figures.confusion(confusion), f"confusion-{index}"),
         scenario=scenario.to_yaml(),
     )
+
+
+def _found_in(folder: Path) -> list[tuple[int, int, Path]]:
+    """Return the latest pictures with their round and their number in it, the latest first."""
+    found = []
+    for path in (folder / PICTURES).glob("*.png"):
+        if numbers := re.match(r"round_(\d+)_\D*(\d*)", path.stem):
+            found.append((int(numbers[1]), -int(numbers[2] or 0), path))
+    return sorted(found, reverse=True)[:MOST_PICTURES]
 
 
 def _labels(comparison: Comparison) -> dict[Path, str]:

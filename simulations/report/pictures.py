@@ -2,10 +2,12 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import torch
 from matplotlib.image import imsave
+from PIL import Image
 from torch import Tensor
 
 from simulations.attack.backdoor import Backdoor
@@ -29,6 +31,13 @@ def as_address(image: Tensor) -> str:
 def file_as_address(path: Path) -> str:
     """Return a PNG file as a data address."""
     return _address(path.read_bytes())
+
+
+def told_of(path: Path) -> str:
+    """Return what a PNG file says of itself, or else its name in words."""
+    with Image.open(path) as picture:
+        title = str(picture.info.get("Title", path.stem.replace("_", " ")))
+    return re.sub(r"^\d+ ", "", title)
 
 
 def trigger_on_grey(backdoor: Backdoor, input_shape: tuple[int, int, int]) -> Tensor:

@@ -26,6 +26,7 @@ from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult
 from simulations.measurement import recorder
+from simulations.measurement.confusion import Confusion
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.recorder import FederationError, Recorder
 from simulations.measurement.results_folder import ResultsFolder, read_rounds
@@ -64,8 +65,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 
 def test_the_folder_holds_every_file(run: RunResult) -> None:
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        "curves.png", "model.safetensors", "rounds.jsonl", "scenario.yaml", "summary.json",
+        "confusion.json", "curves.png", "model.safetensors", "rounds.jsonl", "scenario.yaml",
+        "summary.json",
     ]  # fmt: skip
+
+
+def test_answers_by_class_are_kept_of_the_last_round(run: RunResult) -> None:
+    found = Confusion.read(run.folder / "confusion.json")
+    assert found is not None
+    assert found.round == 3
+    clean = torch.tensor(found.after["clean"])
+    accuracy = run.records[-1].rate("released", "accuracy")
+    assert (clean.diag().sum() / clean.sum()).item() == pytest.approx(accuracy)
+    for by_kind in (found.before, found.after):
+        assert torch.equal(torch.tensor(by_kind["triggered"]).sum(1), clean.sum(1))
 
 
 def test_rounds_are_measured_before_and_after_the_repair(run: RunResult) -> None:

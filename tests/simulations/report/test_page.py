@@ -1,4 +1,4 @@
-"""The page's structure, read without a browser; what it looks like was looked at by eye."""
+"""The page's structure, read as text; test_in_browser.py opens it."""
 
 import json
 import re
@@ -11,9 +11,12 @@ import torch
 from matplotlib.image import imsave
 
 from fl_defense.rounds.records import RoundRecord, append_record
+from simulations.measurement.comparison import Comparison
+from simulations.measurement.confusion import Confusion
+from simulations.measurement.finished_runs import find_runs
 from simulations.measurement.measured_round import MeasuredRound
-from simulations.measurement.results_folder import PICTURES
-from simulations.report.figures import attack_windows, curves
+from simulations.measurement.results_folder import CONFUSION, PICTURES
+from simulations.report.figures import attack_windows, confusion, curves, side_by_side
 from simulations.report.finding import finding
 from simulations.report.page import write_report
 from simulations.report.strips import strip
@@ -60,11 +63,11 @@ def folder(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", 0)
 
 
-def write_run(folder: Path, seed: int) -> Path:
+def write_run(folder: Path, seed: int, *settings: str) -> Path:
     folder.mkdir(parents=True)
     given = folder / "given.yaml"
     given.write_text(SCENARIO.replace(" & quick", ""))
-    scenario = load_scenario(given, [f"seed={seed}"])
+    scenario = load_scenario(given, [f"seed={seed}", *settings])
     (folder / "scenario.yaml").write_text(scenario.to_yaml())
     for each in rounds_of():
         append_record(folder / "rounds.jsonl", each)
@@ -76,7 +79,14 @@ def write_run(folder: Path, seed: int) -> Path:
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / PICTURES).mkdir()
-    imsave(folder / PICTURES / "round_0002_Norms-patch.png", torch.rand(8, 8, 3).numpy())
+    imsave(
+        folder / PICTURES / "round_0002_Norms-0-patch.png",
+        torch.rand(8, 8, 3).numpy(),
+        metadata={"Title": "0 patch 1/3, class 0"},
+    )
+    before = {"clean": [[9, 1], [0, 10]], "triggered": [[10, 0], [10, 0]]}
+    after = {"clean": [[9, 1], [0, 10]], "triggered": [[10, 0], [1, 9]]}
+    (folder / CONFUSION).write_text(Confusion(round=2, before=before, after=after).to_json())
     return folder
 
 
@@ -130,10 +140,12 @@ def test_a_page_shows_every_part_of_a_run(folder: Path) -> None:
     assert page.count("div", id="seconds-0") == 1
     # A true trigger and a found pattern.
     assert page.count("img") == 2
-    assert page.count("img", alt="round 0002 Norms-patch") == 1
+    assert page.count("img", alt="round 2: patch 1/3, class 0") == 1
     title = "round 2, client 1 (malicious): left out"
     assert page.count("span", title=title) == 1
     assert page.count("details") == 1
+    assert page.count("div", id="confusion-0") == 1
+    assert page.count("figure", **{"class": "true"}) == 1
 
 
 def test_several_runs_stand_side_by_side_under_a_table(folder: Path) -> None:
@@ -204,3 +216,39 @@ def test_the_finding_states_rates_and_verdicts() -> None:
         "repair and 90.0% before it; accuracy is 90.0%, robust accuracy 80.0%."
     )
     assert finding(summary | {"last_three_rounds": {}}).startswith("No model was measured")
+
+
+def test_of_many_pictures_the_latest_are_seen_at_once(folder: Path) -> None:
+    for number in range(12):
+        imsave(folder / PICTURES / f"round_0001_Norms-{number}-x.png", torch.rand(8, 8, 3).numpy())
+    out = folder.parent / "report.html"
+    write_report([folder], out)
+    text = out.read_text()
+    assert "5 more of earlier rounds" in text
+    captions = re.findall(r'class="found"><img [^>]*alt="([^"]*)"', text)
+    assert captions[0] == "round 2: patch 1/3, class 0"
+    assert captions[1] == "round 1: round 0001 Norms-0-x"
+    assert len(captions) == 13
+
+
+def test_answers_by_class_are_shares_of_a_class() -> None:
+    found = Confusion(
+        round=1, before={"clean": [[3, 1], [0, 0]]}, after={"clean": [[4, 0], [0, 0]]}
+    )
+    before, after = confusion(found).data
+    assert [*map(list, before.z)] == [[0.75, 0.25], [0.0, 0.0]]
+    assert [*map(list, after.z)] == [[1.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_control_run_is_not_called_repaired() -> None:
+    assert "repaired" not in [trace.name for trace in curves(rounds_of(), repairs=False).data]
+
+
+def test_groups_stand_beside_each_other_with_intervals(tmp_path: Path) -> None:
+    for seed, defense in ((0, "none"), (1, "none"), (0, "dhbe")):
+        write_run(tmp_path / f"{defense}-{seed}", seed, f"defense.name={defense}")
+    figure = side_by_side(Comparison(runs=find_runs([tmp_path])))
+    accuracy = figure.data[0]
+    assert sorted(accuracy.y) == ["defense.name=dhbe", "defense.name=none"]
+    assert list(accuracy.error_x.array) == [0, 0]
+    assert list(accuracy.x) == [0.9, 0.9]
