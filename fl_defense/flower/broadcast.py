@@ -10,6 +10,7 @@ from torch import nn
 
 from fl_defense.flower.arrays import load_model, model_arrays
 from fl_defense.flower.checkpoint import Carried
+from fl_defense.log import logger
 from fl_defense.rounds.repairer import RepairOutcome
 from fl_defense.screens.base import EarlierModel
 from fl_defense.validation import require, require_word
@@ -26,6 +27,7 @@ class Broadcasting:
         reference_age: rounds since the reference was sent, at least 1; None: there is none.
         template: a model of the architecture.
         device: where models go.
+        evaluates_released: whether evaluations measure the released model instead of the sent one.
 
     Raises:
         ValueError: if `broadcast` is none of its words, `reference_age` is below 1, or clients are
@@ -40,6 +42,7 @@ class Broadcasting:
         reference_age: int | None,
         template: nn.Module,
         device: torch.device,
+        evaluates_released: bool = False,
     ) -> None:
         require_word("broadcast", Broadcast, broadcast)
         self.sends_repaired = broadcast == "repaired" or (broadcast == "auto" and screens)
@@ -52,6 +55,22 @@ class Broadcasting:
                 'give broadcast="repaired", or leave reference_age out'
             )
         self.reference_age, self.template, self.device = age, template, device
+        self.evaluates_released = evaluates_released
+        self._has_warned = False
+
+    def to_evaluate(self, carried: Carried, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the arrays that evaluations measure, and say once if they are unrepaired."""
+        if carried.released is None or self.sends_repaired:
+            return arrays
+        if self.evaluates_released:
+            return carried.released
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "evaluations measure the model that clients are sent, which is not the repaired "
+                "one; evaluate_released=True measures what is released"
+            )
+        return arrays
 
     def load(self, arrays: ArrayRecord) -> nn.Module:
         """Return the model of these arrays, in eval mode."""

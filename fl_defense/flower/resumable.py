@@ -84,8 +84,8 @@ class ResumableStrategy(Strategy):
             timeout: seconds to wait for the replies of a round.
             train_config: sent to clients with every round of training.
             evaluate_config: sent to clients with every evaluation.
-            evaluate_fn: given the number of each round and the arrays that clients are sent, which
-                with broadcast "aggregate" are not the repaired ones.
+            evaluate_fn: given the number of each round and the arrays that clients are sent, or
+                with `evaluate_released` the released ones.
             **kwargs: what later versions of Flower take.
 
         Raises:
@@ -101,7 +101,7 @@ class ResumableStrategy(Strategy):
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             if evaluate_fn is None or 0 < finished >= server_round:
                 return None
-            return evaluate_fn(server_round, arrays)
+            return evaluate_fn(server_round, self._to_evaluate(arrays))
 
         result = super().start(
             grid,
@@ -119,6 +119,10 @@ class ResumableStrategy(Strategy):
         else:
             result.arrays = self.released
         return result
+
+    @abstractmethod
+    def _to_evaluate(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return what evaluations measure where Flower would measure what clients are sent."""
 
     def _finish(self, server_round: int) -> None:
         self._carried.round = server_round

@@ -76,6 +76,9 @@ class SanitizingStrategy(ResumableStrategy):
             aggregate, and only the released final model is the repaired one. "auto": repaired with
             screens, else the aggregate: attackers who stay would undo each repair, and learn from
             it.
+        evaluate_released: whether `evaluate_fn` and clients evaluate the released model where they
+            would evaluate the one that is sent; nobody hands out data. It matters with broadcast
+            "aggregate". Clients see the repaired model then, attackers too.
         reference_age: repair against the model that clients were sent so many rounds ago, 1 for the
             one that they just trained: of what the aggregate does, only what it does beyond that
             model is unlearned, by defenses that use a reference. An older one sees slow poisoning.
@@ -118,6 +121,7 @@ class SanitizingStrategy(ResumableStrategy):
         min_agreement: float = 0.5,
         on_failure: OnFailure = "keep",
         broadcast: Broadcast = "auto",
+        evaluate_released: bool = False,
         reference_age: int | None = None,
         buffers: Buffers = "auto",
         reply_check: ReplyCheck | None = None,
@@ -145,6 +149,7 @@ class SanitizingStrategy(ResumableStrategy):
             reference_age=reference_age,
             template=model,
             device=self.device,
+            evaluates_released=evaluate_released,
         )
         self._intake = Intake(
             check=reply_check or ReplyCheck(),
@@ -256,11 +261,15 @@ class SanitizingStrategy(ResumableStrategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Delegate to the inner strategy."""
+        """Let the inner strategy ask clients to evaluate the sent or the released model."""
         if server_round <= self._num_finished:
             return []
+        arrays = self._to_evaluate(arrays)
         configured = self.strategy.configure_evaluate(server_round, arrays, config, grid)
         return self._intake.ask("evaluate", configured)
+
+    def _to_evaluate(self, arrays: ArrayRecord) -> ArrayRecord:
+        return self._broadcasting.to_evaluate(self._carried, arrays)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
