@@ -17,6 +17,7 @@ from simulations.cli.model_tasks import InspectRequest
 from simulations.data import Digits
 from simulations.models.small_cnn import SmallCNN
 from tests.backdoored import Backdoored
+from tests.quick import SEARCH_IN_YAML
 
 FORM = ("--input-shape", "1,16,16", "--classes", "10")
 MODEL = ("--model", "{name: small-cnn, width: 16}")
@@ -86,6 +87,7 @@ def test_a_repair_that_leaves_the_trigger_is_written_and_has_its_own_exit_code(
 
 def test_doing_nothing_is_told(victim: Path, tmp_path: Path) -> None:
     result = call("repair", victim, "--out", tmp_path / "x.pt", *MODEL, *FORM,
+                  "--set", f"verify={SEARCH_IN_YAML}",
                   "--defense", "{name: clp, threshold: 50}")  # fmt: skip
     assert "notes:               CLP left the model unchanged" in result.stdout
 
