@@ -152,7 +152,7 @@ class FreeEagle(Inspection):
         generator = torch.Generator().manual_seed(seed)
         probes = scenes(self.num_probes, spec.input_shape, generator=generator).to(device)
         with torch.no_grad():
-            found = features(spec.pixels.normalize(probes))
+            found = features(spec.pixels.normalize(probes))  # (P, ...)
         shape = (spec.num_classes, self.dummies_per_class, *found.shape[1:])
         dummies = None if state is None else state.get("dummies")
         if dummies is not None and dummies.shape == shape:
@@ -160,9 +160,9 @@ class FreeEagle(Inspection):
         else:
             start, steps = torch.rand(shape, generator=generator).to(device), self.steps
         floor = found.min().item()
-        optimized = self._optimize(head, start, steps, 0.0 if floor >= 0 else None)
+        optimized = self._optimize(head, start, steps, 0.0 if floor >= 0 else None)  # (K, D, ...)
         with torch.no_grad():
-            posteriors = head(optimized.mean(1)).softmax(1).cpu()
+            posteriors = head(optimized.mean(1)).softmax(1).cpu()  # (K, K)
         return replace(judge(posteriors, self.fewest_classes), dummies=optimized.cpu())
 
     def _optimize(self, head: nn.Module, start: Tensor, steps: int, floor: float | None) -> Tensor:
@@ -172,7 +172,7 @@ class FreeEagle(Inspection):
         """
         num_classes, copies = start.shape[:2]
         labels = torch.arange(num_classes, device=start.device).repeat_interleave(copies)
-        dummies = start.flatten(0, 1).clone().requires_grad_(True)
+        dummies = start.flatten(0, 1).clone().requires_grad_(True)  # (K * D, ...)
         optimizer = torch.optim.Adam([dummies], self.dummy_lr, weight_decay=self.weight_decay)
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
@@ -186,8 +186,8 @@ class FreeEagle(Inspection):
 def judge(posteriors: Tensor, fewest_classes: int = 8) -> FreeEagleFinding:
     """Score a posterior matrix (K, K): rows are the dummies' classes, columns the posteriors."""
     num_classes = len(posteriors)
-    crossed = posteriors.double().clone().fill_diagonal_(0)
-    tendencies = crossed.mean(0) * num_classes / (num_classes - 1)
+    crossed = posteriors.double().clone().fill_diagonal_(0)  # (K, K)
+    tendencies = crossed.mean(0) * num_classes / (num_classes - 1)  # (K,)
     cell_anomaly = _outlier(crossed[~torch.eye(num_classes, dtype=torch.bool)])
     return FreeEagleFinding(
         posteriors=crossed.float(),

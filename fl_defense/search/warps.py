@@ -42,9 +42,9 @@ class Warps:
         height, width = images.shape[2:]
         rows = torch.linspace(-1, 1, height, device=images.device)
         columns = torch.linspace(-1, 1, width, device=images.device)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        y, x = torch.meshgrid(rows, columns, indexing="ij")  # (H, W) each
         per_pixel = torch.tensor([2 / (width - 1), 2 / (height - 1)], device=images.device)
-        moved = (per_image(strengths) * patterns).permute(0, 2, 3, 1) * per_pixel
+        moved = (per_image(strengths) * patterns).permute(0, 2, 3, 1) * per_pixel  # (B, H, W, 2)
         sample_at = (torch.stack([x, y], -1) + moved).clamp(-1, 1).expand(len(images), -1, -1, -1)
         return functional.grid_sample(images, sample_at, align_corners=True)
 
@@ -56,7 +56,7 @@ class Warps:
     def _draw(self, num: int, size: tuple[int, int], device: torch.device) -> Tensor:
         fewest, most = self.grid_sides
         points = int(torch.randint(fewest, most + 1, ()))
-        coarse = torch.rand(num, 2, points, points, device=device) * 2 - 1
+        coarse = torch.rand(num, 2, points, points, device=device) * 2 - 1  # (N, 2, P, P)
         coarse = coarse / coarse.abs().mean((1, 2, 3), keepdim=True)
-        pixels = self.displacement * min(size) * coarse
+        pixels = self.displacement * min(size) * coarse  # (N, 2, P, P)
         return functional.interpolate(pixels, size, mode="bicubic", align_corners=True)

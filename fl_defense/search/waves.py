@@ -48,22 +48,22 @@ class Waves:
             and not (_on_grid(sides[0], down) and _on_grid(sides[1], across))
         ]
         num = self.num_phases
-        phases = (torch.arange(num) / num).view(1, num, 1).expand(len(waves), -1, -1)
+        phases = (torch.arange(num) / num).view(1, num, 1).expand(len(waves), -1, -1)  # (G, M, 1)
         periods = torch.tensor(waves, dtype=torch.float32).view(-1, 1, 2).expand(-1, num, -1)
         return torch.cat([periods, phases], 2).to(device)
 
     def add(self, images: Tensor, patterns: Tensor, strengths: Tensor) -> Tensor:
         """Add waves."""
         height, width = images.shape[2:]
-        y = torch.arange(height, device=images.device).view(1, 1, -1, 1) / height
-        x = torch.arange(width, device=images.device).view(1, 1, 1, -1) / width
+        y = torch.arange(height, device=images.device).view(1, 1, -1, 1) / height  # (1, 1, H, 1)
+        x = torch.arange(width, device=images.device).view(1, 1, 1, -1) / width  # (1, 1, 1, W)
         down, across, phase = (per_image(value) for value in patterns.unbind(1))
-        waves = (2 * math.pi * (down * y + across * x + phase)).sin()
+        waves = (2 * math.pi * (down * y + across * x + phase)).sin()  # (B, 1, H, W)
         return images + self.amplitude * per_image(strengths) * waves
 
     def draw_like(self, pattern: Tensor, num: int) -> Tensor:
         """Draw the same wave in phases up to half a step away."""
-        jitter = (torch.rand(num, device=pattern.device) - 0.5) / self.num_phases
+        jitter = (torch.rand(num, device=pattern.device) - 0.5) / self.num_phases  # (N,)
         patterns = pattern.repeat(num, 1)
         patterns[:, 2] += jitter
         return patterns

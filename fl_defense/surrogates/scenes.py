@@ -67,11 +67,11 @@ def _colored_noise(
 ) -> Tensor:
     """1/f^a noise, exponent drawn per image from [0.7, 2.2], stretched to [0, 1]."""
     channels, height, width = shape
-    exponent = 0.7 + 1.5 * _uniform(generator, num, 1, 1, 1)
+    exponent = 0.7 + 1.5 * _uniform(generator, num, 1, 1, 1)  # (N, 1, 1, 1)
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])
-    frequency = frequency.clamp_min(1 / max(height, width))
+    frequency = frequency.clamp_min(1 / max(height, width))  # (H, W // 2 + 1)
     white = torch.fft.rfft2(torch.randn(num, channels, height, width, generator=generator))
-    noise = torch.fft.irfft2(white * frequency.pow(-exponent), s=(height, width))
+    noise = torch.fft.irfft2(white * frequency.pow(-exponent), s=(height, width))  # (N, C, H, W)
     low, high = noise.amin((2, 3), keepdim=True), noise.amax((2, 3), keepdim=True)
     stretched: Tensor = (noise - low) / (high - low).clamp_min(1e-8)
     return stretched
@@ -84,14 +84,14 @@ Masks = Callable[[Tensor, int, int], Tensor]
 def _shapes(num: int, generator: torch.Generator | None) -> Masks:
     """Draw one ellipse or rectangle per image."""
     centers, radii = _uniform(generator, num, 2), 0.05 + 0.3 * _uniform(generator, num, 2)
-    angles = math.pi * _uniform(generator, num, 1, 1)
+    angles = math.pi * _uniform(generator, num, 1, 1)  # (N, 1, 1)
     are_ellipses = _uniform(generator, num, 1, 1) < 0.5
 
     def masks(some: Tensor, height: int, width: int) -> Tensor:
         center, radius, angle = centers[some], radii[some], angles[some]
-        rows = torch.linspace(0, 1, height)[None, :, None] - center[:, 0, None, None]
-        columns = torch.linspace(0, 1, width)[None, None, :] - center[:, 1, None, None]
-        along = (rows * angle.cos() + columns * angle.sin()) / radius[:, 0, None, None]
+        rows = torch.linspace(0, 1, height)[None, :, None] - center[:, 0, None, None]  # (n, H, 1)
+        columns = torch.linspace(0, 1, width)[None, None, :] - center[:, 1, None, None]  # (n, 1, W)
+        along = (rows * angle.cos() + columns * angle.sin()) / radius[:, 0, None, None]  # (n, H, W)
         across = (columns * angle.cos() - rows * angle.sin()) / radius[:, 1, None, None]
         ellipse = along.square() + across.square() < 1
         rectangle = torch.maximum(along.abs(), across.abs()) < 1
@@ -103,13 +103,13 @@ def _shapes(num: int, generator: torch.Generator | None) -> Masks:
 def _strokes(num: int, generator: torch.Generator | None) -> Masks:
     """Draw one quadratic Bezier curve per image, with soft edges."""
     start, bend, end = (0.1 + 0.8 * _uniform(generator, num, 1, 2) for _ in range(3))
-    time = torch.linspace(0, 1, POINTS_PER_STROKE)[None, :, None]
+    time = torch.linspace(0, 1, POINTS_PER_STROKE)[None, :, None]  # (1, P, 1)
     curves = (1 - time).square() * start + 2 * time * (1 - time) * bend + time.square() * end
     thickness = 0.03 + 0.07 * _uniform(generator, num, 1, 1)
 
     def masks(some: Tensor, height: int, width: int) -> Tensor:
         rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
-        nearest = torch.full((len(some), height, width), math.inf)
+        nearest = torch.full((len(some), height, width), math.inf)  # (n, H, W)
         for point in curves[some].unbind(1):
             squared = (rows - point[:, 0, None, None]).square()
             squared = squared + (columns - point[:, 1, None, None]).square()

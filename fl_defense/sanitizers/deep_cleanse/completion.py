@@ -44,7 +44,7 @@ class TrainingHoles:
 
     def draw(self, images: Tensor) -> Tensor:
         """Return a hole (1, H, W) of ones per image (B, C, H, W)."""
-        holes = torch.stack([self._rectangles(images), self._blobs(images)])
+        holes = torch.stack([self._rectangles(images), self._blobs(images)])  # (2, B, 1, H, W)
         kinds = torch.arange(len(images), device=images.device) % len(holes)
         return holes[kinds, torch.arange(len(images), device=images.device)]
 
@@ -54,18 +54,18 @@ class TrainingHoles:
         inside = []
         for side in images.shape[2:]:
             share = least + (largest - least) * torch.rand(num, 1, device=device)
-            length = (share * side).round().clamp_min(1)
-            first = (torch.rand(num, 1, device=device) * (side - length + 1)).floor()
+            length = (share * side).round().clamp_min(1)  # (B, 1)
+            first = (torch.rand(num, 1, device=device) * (side - length + 1)).floor()  # (B, 1)
             places = torch.arange(side, device=device)
             inside.append((places >= first) & (places < first + length))
         return (inside[0][:, :, None] & inside[1][:, None, :])[:, None].float()
 
     def _blobs(self, images: Tensor) -> Tensor:
         num, device = len(images), images.device
-        grid = torch.rand(num, 1, self.blob_grid, self.blob_grid, device=device)
-        smooth = functional.interpolate(grid, images.shape[2:], mode="bilinear")
+        grid = torch.rand(num, 1, self.blob_grid, self.blob_grid, device=device)  # (B, 1, G, G)
+        smooth = functional.interpolate(grid, images.shape[2:], mode="bilinear")  # (B, 1, H, W)
         share = self.blob_share * (0.2 + 0.8 * torch.rand(num, 1, device=device))
-        ranks = smooth.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)
+        ranks = smooth.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)  # (B, H * W)
         return (ranks < share * ranks.shape[1]).float().view_as(smooth)
 
 
@@ -107,7 +107,7 @@ class CompletionNetwork(nn.Module):
         Outside the holes the images stay as they are.
         """
         height, width = images.shape[2:]
-        emptied = images * (1 - holes) + self.fill * holes
+        emptied = images * (1 - holes) + self.fill * holes  # (B, C, H, W)
         painted = self.paint(torch.cat([emptied, holes], dim=1))[..., :height, :width]
         filled: Tensor = emptied * (1 - holes) + painted * holes
         return filled
@@ -132,8 +132,8 @@ def train_completion(
     loss = torch.zeros(())
     for _ in range(steps):
         batch = images[torch.randint(len(images), (batch_size,), device=images.device)]
-        holes = holes_of.draw(batch)
-        errors = (network(batch, holes) - batch).square() * holes
+        holes = holes_of.draw(batch)  # (B, 1, H, W)
+        errors = (network(batch, holes) - batch).square() * holes  # (B, C, H, W)
         loss = errors.sum() / (holes.sum() * images.shape[1])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -49,9 +49,9 @@ class Purifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Cut out and paint over."""
-        holes = (self.salience(images) >= self.threshold).to(images.dtype)
-        small = holes.mean((1, 2, 3), keepdim=True) <= self.hole_limit
-        purified: Tensor = self.completion(images, holes * small)
+        holes = (self.salience(images) >= self.threshold).to(images.dtype)  # (B, 1, H, W)
+        small = holes.mean((1, 2, 3), keepdim=True) <= self.hole_limit  # (B, 1, 1, 1)
+        purified: Tensor = self.completion(images, holes * small)  # (B, C, H, W)
         return purified
 
     def salience(self, images: Tensor) -> Tensor:
@@ -59,15 +59,15 @@ class Purifier(nn.Module):
 
         All zeros for an image that has no such place.
         """
-        total = torch.zeros_like(images[:, :1])
+        total = torch.zeros_like(images[:, :1])  # (B, 1, H, W)
         for maps, gradient in maps_and_gradients(
             self.model, self.layers, self.pixels.normalize(images)
         ):
             weights = gradient
             if self.saliency == "grad-cam":
                 weights = gradient.mean((2, 3), keepdim=True)
-            layer = (weights * maps).sum(1, keepdim=True).relu()
-            layer = functional.interpolate(layer, images.shape[2:], mode="bilinear")
+            layer = (weights * maps).sum(1, keepdim=True).relu()  # (B, 1, h, w)
+            layer = functional.interpolate(layer, images.shape[2:], mode="bilinear")  # (B, 1, H, W)
             total = total + _stretched(layer - layer.amin((2, 3), keepdim=True))
         return _stretched(total)
 

@@ -52,8 +52,8 @@ class Balancing:
             logits: the teacher's for them, (N, K).
         """
         classes = deal_out(logits.log_softmax(1))
-        losses = functional.cross_entropy(logits, classes, reduction="none")
-        unsure = (losses > self._sure).nonzero()[:, 0]
+        losses = functional.cross_entropy(logits, classes, reduction="none")  # (N,)
+        unsure = (losses > self._sure).nonzero()[:, 0]  # (U,)
         moved, floor = features.clone(), features.min()
         for batch in unsure.split(CHUNK) if len(unsure) > 0 else ():
             moved[batch] = self._move(teacher, features[batch], classes[batch], floor)

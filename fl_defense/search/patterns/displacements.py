@@ -54,8 +54,8 @@ class Displacements(WholeImage):
         field = functional.interpolate(codes, (height, width), mode="bicubic", align_corners=True)
         rows = torch.linspace(-1, 1, height, device=images.device)
         columns = torch.linspace(-1, 1, width, device=images.device)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        y, x = torch.meshgrid(rows, columns, indexing="ij")  # (H, W) each
         # The image spans 2 in the units of grid_sample.
-        moved = 2 * self.amplitude * field.permute(0, 2, 3, 1)
-        sample_at = (torch.stack([x, y], -1) + moved).clamp(-1, 1)
+        moved = 2 * self.amplitude * field.permute(0, 2, 3, 1)  # (B, H, W, 2)
+        sample_at = (torch.stack([x, y], -1) + moved).clamp(-1, 1)  # (B, H, W, 2)
         return functional.grid_sample(images, sample_at, align_corners=True).clamp(0, 1)

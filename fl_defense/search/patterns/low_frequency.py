@@ -51,10 +51,10 @@ class LowFrequency(WholeImage):
     def apply(self, images: Tensor, codes: Tensor, starts: Tensor) -> Tensor:
         """Add the sum of waves, scaled so that its largest value is the amplitude."""
         del starts
-        rows = _cosines(images.shape[2], self.waves).to(images)
-        columns = _cosines(images.shape[3], self.waves).to(images)
-        summed = torch.einsum("bcij,ih,jw->bchw", codes, rows, columns)
-        largest = summed.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        rows = _cosines(images.shape[2], self.waves).to(images)  # (waves, H)
+        columns = _cosines(images.shape[3], self.waves).to(images)  # (waves, W)
+        summed = torch.einsum("bcij,ih,jw->bchw", codes, rows, columns)  # (B, C, H, W)
+        largest = summed.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6)  # (B, 1, 1, 1)
         return (images + self.amplitude * summed / largest).clamp(0, 1)
 
 
