@@ -45,7 +45,7 @@ Work = Callable[[nn.Module, ModelSpec], object]
 
 
 def train(model: nn.Module, spec: ModelSpec) -> None:
-    """Take a client's steps over `TRAINED` images, as `federation/local_training.py` does."""
+    """Take a client's steps over `TRAINED` images, as `federation/trainer.py` does."""
     model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     device = next(model.parameters()).device

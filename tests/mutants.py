@@ -196,14 +196,14 @@ MUTANTS = (
     ),
     Mutant(
         "FedProx pulls six times as hard",
-        "simulations/federation/local_training.py",
+        "simulations/federation/trainer.py",
         "self._proximal_mu / 2 *",
         "self._proximal_mu * 3 *",
         "tests/simulations/federation/test_local_training.py",
     ),
     Mutant(
         "crop-flip never mirrors",
-        "simulations/federation/local_training.py",
+        "simulations/training/augmentation.py",
         "generator=draws).to(images.device) < 0.5",
         "generator=draws).to(images.device) < 0",
         "tests/simulations/federation/test_local_training.py",

@@ -59,6 +59,18 @@ class Turns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halved:
+    """Halves the learning rate after a round."""
+
+    after: int = 1
+    """The last round with the whole rate."""
+
+    def factor(self, server_round: int, rounds: int) -> float:
+        SEEN.add("learning-rate-schedule")
+        return 1.0 if server_round <= self.after else 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pooled:
     """A linear network on a few pooled pixels."""
 

@@ -31,6 +31,9 @@ AXES = {
     "partition": "partition: {name: 'tests.outside:Turns', offset: 1}",
     "model": "model: {name: 'tests.outside:Pooled', side: 2}",
     "model's function": "model: {name: 'tests.outside:linear_network', arguments: {size: 256}}",
+    "learning-rate-schedule": """
+training: {learning-rate-schedule: {name: 'tests.outside:Halved', after: 2}}
+""",
     "trigger": "backdoor: {trigger: {name: 'tests.outside:Corner', brightness: 0.5}, target: 1}",
     "attack": "attack: {name: 'tests.outside:Loud', malicious: [1], factor: 2}",
     "aggregator": "aggregator: {name: 'tests.outside:Mean', bonus: 3}",

@@ -46,6 +46,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.data": (9, {"torch", "numpy", "PIL", "sklearn", "torchvision"}),
     "simulations.metrics": (9, {"torch"}),
     "simulations.models": (9, {"torch"}),
+    "simulations.training": (9, {"torch", "torchvision"}),
     "simulations.scenario": (10, {"torch", "flwr", "pydantic", "pydantic_core", "yaml"}),
     "simulations.measurement": (11, {"torch", "matplotlib", "safetensors", "scipy", "yaml"}),
     "simulations.federation": (12, {"torch", "numpy", "flwr", "ray"}),

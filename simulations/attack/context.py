@@ -15,7 +15,7 @@ from simulations.attack.updates import Arrays
 
 
 class Steps:
-    """The parts of local SGD that an attack may replace; as they stand, honest training.
+    """The parts of a step of training that an attack may replace; as they stand, honest training.
 
     Example:
         >>> class Gentle(Steps):
@@ -28,7 +28,7 @@ class Steps:
 
     def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of one batch: normalised inputs (B, C, H, W), labels (B,)."""
-        return functional.cross_entropy(model(inputs), labels)
+        return functional.cross_entropy(model(inputs).float(), labels)
 
     def after_backward(self, model: nn.Module) -> None:
         """Change the gradients before the optimiser uses them."""
@@ -60,7 +60,7 @@ class LocalTraining(Protocol):
         epochs: int | None = None,
         learning_rate: float | None = None,
     ) -> float:
-        """Run local SGD in place.
+        """Train in place.
 
         Args:
             model: on the device on which it is to be trained.
@@ -69,11 +69,11 @@ class LocalTraining(Protocol):
             steps: loss and hooks of a step; None: honest ones.
             draws: shuffles and augments; None: the client's own generator of this round, which
                 every honest step uses. Give another for training beside it.
-            epochs: passes over the images; None: the scenario's.
-            learning_rate: of SGD; None: the scenario's.
+            epochs: passes over the images; None: the scenario's epochs or steps.
+            learning_rate: of the optimizer; None: the scenario's of this round.
 
         Returns:
-            The mean loss of the last epoch.
+            The mean loss of the last pass over the images.
         """
 
 

@@ -1,5 +1,6 @@
 """What can be found wrong with a scenario only by trying it: its data, its model, its defense."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from simulations.federation.server import start_model
 from simulations.scenario import ConfigError
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
+from simulations.training.augmentation import transformed
 
 
 def check_scenario(scenario: Scenario) -> ImageData:
@@ -32,12 +34,22 @@ def check_scenario(scenario: Scenario) -> ImageData:
             the defense cannot repair such a model, or the initial model cannot be read.
     """
     _check_packages(scenario)
+    _check_rates(scenario)
     if scenario.device == "cuda" and not pick_device("auto").type == "cuda":
         raise ConfigError(["device: cuda was asked for, but torch finds no GPU; use auto or cpu"])
+    if (
+        scenario.training.precision == "bfloat16"
+        and pick_device(scenario.device).type == "cuda"
+        and not torch.cuda.is_bf16_supported()
+    ):
+        raise ConfigError(["training.precision: this GPU has no bfloat16; use float32"])
     with _at("data"):
         data = load_data(scenario.data)
     with _at("partition"):
         parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
+    with _at("training.transforms"):
+        made = [each.build() for each in scenario.training.transforms]
+        transformed(data.train_images[:1].float() / 255, made, torch.Generator())
     _check_backdoors(scenario, data, parts)
     _check_defense(scenario)
     with _at("initial-model"):
@@ -50,6 +62,17 @@ def _check_packages(scenario: Scenario) -> None:
     needed = ["ray"] if isinstance(scenario.engine, RayEngine) else []
     if faults := missing([*needed, "matplotlib"]):
         raise ConfigError(faults)
+
+
+def _check_rates(scenario: Scenario) -> None:
+    """Refuse a schedule that gives no learning rate in some round, such as anybody's own."""
+    for server_round in range(1, scenario.rounds + 1):
+        rate = scenario.training.rate(server_round, scenario.rounds)
+        if not 0 < rate < math.inf:
+            raise ConfigError(
+                [f"training.learning-rate-schedule: must give a positive rate in every round, got "
+                 f"{rate} in round {server_round}; change its settings"]
+            )  # fmt: skip
 
 
 @contextmanager

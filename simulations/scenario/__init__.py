@@ -2,7 +2,8 @@
 
 from simulations.scenario.errors import ConfigError
 from simulations.scenario.load import load_scenario, scenario_schema
-from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from simulations.scenario.scenario import Clients, Repair, Scenario
+from simulations.scenario.training import Training
 
 __all__ = [
     "Clients",

@@ -48,6 +48,7 @@ from simulations.scenario.tables import (
     SCREENING,
     VERIFICATION,
 )
+from simulations.scenario.training import Training
 
 
 class Clients(BaseModel):
@@ -65,29 +66,6 @@ class Clients(BaseModel):
     """Clients asked in each round, drawn from the seed; null: all."""
     timeout_seconds: float = Field(default=3600, gt=0)
     """How long the server waits for the replies of a round."""
-
-
-class Training(BaseModel):
-    """What an honest client does with the model in a round.
-
-    Example:
-        >>> Training(epochs=2, learning_rate=0.01).batch_size
-        32
-    """
-
-    model_config = CONFIG
-    epochs: int = Field(default=1, ge=1)
-    """Passes over the client's images."""
-    batch_size: int = Field(default=32, ge=2)
-    """Images per step."""
-    learning_rate: float = Field(default=0.05, gt=0)
-    """Of SGD."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD, afresh in each round."""
-    weight_decay: float = Field(default=5e-4, ge=0)
-    """Of SGD."""
-    augmentation: Literal["none", "crop", "crop-flip"] = "none"
-    """Random shift by up to 4 pixels, and horizontal mirroring, after any trigger was stamped."""
 
 
 class Repair(BaseModel):

@@ -20,6 +20,7 @@ from simulations.models.base import Architecture
 from simulations.scenario.imports import Factory, StrategyFactory
 from simulations.scenario.named_parts import NamedPart
 from simulations.scenario.parts import OneOrSeveral, OrNone, Part
+from simulations.training import SCHEDULES, LearningRateSchedule
 
 SURROGATES: dict[str, type[Surrogate]] = {"scenes": Scenes, "folder": PictureFolder, **DATASETS}
 """Where a defense may take unlabelled images from, by the name that a scenario gives."""
@@ -27,6 +28,7 @@ SURROGATES: dict[str, type[Surrogate]] = {"scenes": Scenes, "folder": PictureFol
 DATA = NamedPart(DATASETS, ImageSource)
 PARTITION = NamedPart(PARTITIONS, Partition)
 MODEL = NamedPart(MODELS, Architecture, factory=Factory)
+SCHEDULE = NamedPart(SCHEDULES, LearningRateSchedule)
 TRIGGER = NamedPart(TRIGGERS, Trigger)
 AGGREGATOR = NamedPart(AGGREGATORS, Aggregator, factory=StrategyFactory)
 SURROGATE = NamedPart(SURROGATES, Surrogate)
@@ -52,6 +54,7 @@ TABLES: dict[str, NamedPart] = {
     "data": DATA,
     "partition": PARTITION,
     "model": MODEL,
+    "learning-rate-schedule": SCHEDULE,
     "trigger": TRIGGER,
     "attack": ATTACK,
     "aggregator": AGGREGATOR,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fl_defense.model.spec import ModelSpec, Pixels
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.context import AttackContext
-from simulations.federation.local_training import LocalSGD
-from simulations.scenario.scenario import Training
+from simulations.federation.trainer import Trainer
+from simulations.scenario.training import Training
 
 MakeContext = Callable[..., AttackContext]
 
@@ -56,11 +56,11 @@ def make_context() -> MakeContext:
             "spec": ModelSpec(
                 build=tiny_network, input_shape=(1, 8, 8), num_classes=num_classes, pixels=Pixels()
             ),
-            "training": LocalSGD(
+            "training": Trainer(
                 Training(batch_size=8),
                 Pixels(),
                 torch.Generator().manual_seed(partition),
-                proximal_mu=0,
+                learning_rate=0.05,
             ),
             "data_of": images_of,
             "memory": {},

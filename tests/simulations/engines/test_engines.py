@@ -33,7 +33,10 @@ from simulations.federation.run import run_scenario
 from simulations.federation.server import RunResult, start_model
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from simulations.scenario.scenario import Clients, Repair, Scenario
+from simulations.scenario.training import Training
+from simulations.training import Cosine
+from simulations.training.augmentation import Transform
 from tests.quick import DEFENSE, SEARCH
 
 SCENARIO = Scenario(
@@ -78,8 +81,20 @@ def test_drawing_some_clients_is_reproducible_too(tmp_path: Path) -> None:
 def test_ray_agrees_with_one_process_to_the_bit(tmp_path: Path) -> None:
     """And so it repeats itself as that does: who trains where and answers first makes no odds."""
     told: list[MeasuredRound] = []
-    alone = run_scenario(SCENARIO, tmp_path / "alone")
-    with_ray = run_scenario(with_changes(engine=RayEngine()), tmp_path / "ray", told.append)
+    training = Training(
+        batch_size=16,
+        steps=5,
+        optimizer="adamw",
+        learning_rate=0.003,
+        learning_rate_schedule=Cosine(),
+        max_gradient_norm=1.0,
+        precision="bfloat16",
+        augmentation="crop-flip",
+        transforms=(Transform(name="RandomRotation", arguments={"degrees": 10}),),
+    )
+    alone = run_scenario(with_changes(training=training), tmp_path / "alone")
+    by_ray = with_changes(training=training, engine=RayEngine())
+    with_ray = run_scenario(by_ray, tmp_path / "ray", told.append)
     assert [record.round for record in told] == [0, 1, 2]
     assert lines_without_times(with_ray) == lines_without_times(alone)
 

@@ -29,7 +29,8 @@ from simulations.federation.server import initial_model, serve
 from simulations.measurement.recorder import FederationError
 from simulations.measurement.results_folder import ResultsFolder
 from simulations.models.small_cnn import SmallCNN
-from simulations.scenario.scenario import Clients, Scenario, Training
+from simulations.scenario.scenario import Clients, Scenario
+from simulations.scenario.training import Training
 
 SCENARIO = Scenario(
     name="hostile",

@@ -15,7 +15,8 @@ from simulations.federation.local_training import train_client
 from simulations.federation.server import initial_model
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.imports import Factory
-from simulations.scenario.scenario import Clients, Scenario, Training
+from simulations.scenario.scenario import Clients, Scenario
+from simulations.scenario.training import Training
 
 SCENARIO = Scenario(
     name="x",

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.imports import Factory
 from simulations.scenario.scenario import Clients, Repair, Scenario
+from simulations.scenario.training import Training
+from simulations.training.augmentation import Transform
 
 SCENARIO = Scenario(
     name="tried",
@@ -133,3 +136,24 @@ def test_the_command_says_it_in_one_line_and_writes_nothing(tmp_path: Path) -> N
         assert done.exit_code == 2, done.output
         assert done.stderr.count("\n") == 1
         assert not out.exists()
+
+
+@dataclass(frozen=True)
+class Falling:
+    """Learns less and less, and then no more."""
+
+    def factor(self, server_round: int, rounds: int) -> float:
+        return 2.0 - server_round
+
+
+def test_training_that_cannot_work_is_refused() -> None:
+    small = Transform(name="CenterCrop", arguments={"size": 8})
+    for training, fault in (
+        (Training(transforms=(small,)),
+         r"training.transforms: must keep the shape \(1, 16, 16\), got \(1, 8, 8\)"),
+        (Training(learning_rate_schedule=Falling()),
+         "training.learning-rate-schedule: must give a positive rate in every round, got 0.0 in "
+         "round 2; change its settings"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=fault):
+            check_scenario(SCENARIO.model_copy(update={"training": training}))

@@ -26,7 +26,8 @@ from simulations.measurement import results_folder as results
 from simulations.measurement.results_folder import ResultsFolder
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
-from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from simulations.scenario.scenario import Clients, Repair, Scenario
+from simulations.scenario.training import Training
 from tests.quick import DEFENSE, SEARCH
 
 SCENARIO = Scenario(

@@ -35,7 +35,8 @@ from simulations.metrics import columns
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
 from simulations.scenario.load import load_scenario
-from simulations.scenario.scenario import Clients, Repair, Scenario, Training
+from simulations.scenario.scenario import Clients, Repair, Scenario
+from simulations.scenario.training import Training
 from tests.quick import DEFENSE, SEARCH
 
 SCENARIO = Scenario(
