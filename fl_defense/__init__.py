@@ -29,7 +29,18 @@ if TYPE_CHECKING:
         Sanitizer,
         apply_sanitizer,
     )
-    from fl_defense.screens import FLAME, SCREENS, Attribution, NormClipping, Screen
+    from fl_defense.screens import (
+        FLAME,
+        RFA,
+        RLR,
+        SCREENS,
+        Attribution,
+        FoolsGold,
+        MultiMetrics,
+        NormClipping,
+        Screen,
+        WeakDP,
+    )
     from fl_defense.surrogates.picture_folder import PictureFolder
 
 _NAMES_OF = {
@@ -45,7 +56,18 @@ _NAMES_OF = {
         *("BCU", "CLP", "DHBE", "SANITIZERS", "DeepCleanse", "DeepSanitizer", "NoDefense"),
         *("Pipeline", "Sanitized", "Sanitizer", "apply_sanitizer"),
     ],
-    "screens": ["FLAME", "SCREENS", "Attribution", "NormClipping", "Screen"],
+    "screens": [
+        "FLAME",
+        "SCREENS",
+        "Attribution",
+        "NormClipping",
+        "Screen",
+        "MultiMetrics",
+        "FoolsGold",
+        "RFA",
+        "RLR",
+        "WeakDP",
+    ],
     "surrogates.picture_folder": ["PictureFolder"],
 }
 _HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names}
@@ -58,15 +80,19 @@ __all__ = [
     "DHBE",
     "FLAME",
     "INSPECTIONS",
+    "RFA",
+    "RLR",
     "SANITIZERS",
     "SCREENS",
     "Attribution",
     "CheckpointFile",
     "DeepCleanse",
     "DeepSanitizer",
+    "FoolsGold",
     "FreeEagle",
     "Inspection",
     "ModelSpec",
+    "MultiMetrics",
     "NoDefense",
     "NormClipping",
     "PictureFolder",
@@ -81,6 +107,7 @@ __all__ = [
     "Schedule",
     "Screen",
     "TriggerSearch",
+    "WeakDP",
     "apply_sanitizer",
     "export_deployed",
 ]

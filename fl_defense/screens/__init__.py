@@ -3,23 +3,38 @@
 from fl_defense.screens.attribution import Attribution
 from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
 from fl_defense.screens.flame import FLAME
+from fl_defense.screens.foolsgold import FoolsGold
+from fl_defense.screens.multi_metrics import MultiMetrics
 from fl_defense.screens.norm_clipping import NormClipping
+from fl_defense.screens.rfa import RFA
+from fl_defense.screens.rlr import RLR
+from fl_defense.screens.weak_dp import WeakDP
 
 SCREENS: dict[str, type[Screen]] = {
     "attribution": Attribution,
     "norm-clipping": NormClipping,
     "flame": FLAME,
+    "multi-metrics": MultiMetrics,
+    "foolsgold": FoolsGold,
+    "rfa": RFA,
+    "rlr": RLR,
+    "weak-dp": WeakDP,
 }
 """Screens by the name that a scenario gives; a list of names runs them in order."""
 
 __all__ = [
     "FLAME",
+    "RFA",
+    "RLR",
     "SCREENS",
     "Attribution",
+    "FoolsGold",
+    "MultiMetrics",
     "NormClipping",
     "Reply",
     "Screen",
     "ScreenedRound",
     "Screening",
     "Verdict",
+    "WeakDP",
 ]

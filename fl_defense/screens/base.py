@@ -67,7 +67,8 @@ class Verdict:
     score: float | None = None
     """By how much the reply stands out, in the screen's own unit; None: it was not scored."""
     reason: str = ""
-    """Why the weight is below 1, or the arrays were replaced; one line."""
+    """Why the weight is below 1, or the arrays were replaced; empty where all replies are
+    edited alike. One line."""
     arrays: Mapping[str, Tensor] | None = None
     """A state dict to aggregate in place of the reply's own, or None."""
 

@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 from fl_defense.model.spec import ModelSpec
-from fl_defense.screens import FLAME, SCREENS, NormClipping, Screen
+from fl_defense.screens import (
+    FLAME,
+    RFA,
+    RLR,
+    SCREENS,
+    FoolsGold,
+    MultiMetrics,
+    NormClipping,
+    Screen,
+    WeakDP,
+)
 from fl_defense.screens.apply import apply_screens
 from fl_defense.screens.base import Reply, ScreenedRound
 from fl_defense.testing import check_screen_contract, small_spec
@@ -16,6 +26,11 @@ from tests.fl_defense.screens.rounds import CPU
 QUICK: dict[str, Screen] = {
     "norm-clipping": NormClipping(),
     "flame": FLAME(),
+    "multi-metrics": MultiMetrics(),
+    "foolsgold": FoolsGold(),
+    "rfa": RFA(),
+    "rlr": RLR(),
+    "weak-dp": WeakDP(),
 }
 every_screen = pytest.mark.parametrize("name", QUICK)
 
