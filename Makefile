@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MINUTES ?= 1
 
-.PHONY: fuzz lower-bounds setup demo test deploy-demo test-wire test-package check generated mutants fix
+.PHONY: fuzz lower-bounds setup demo test deploy-demo test-wire test-package docs check generated mutants fix
 
 setup: $(INSTALLED)
 
@@ -43,6 +43,13 @@ test-wire: setup
 # The wheel in a fresh environment outside the checkout: quickstart, report, a browser's picture.
 test-package: setup
 	$(BIN)/pytest -m package
+
+# The pages as a site in results/site; a link that leads nowhere fails. In an environment of its own.
+docs: setup
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv/docs
+	$(BIN)/uv pip install --quiet --python .venv/docs/bin/python "mkdocs-material>=9.5" \
+	  "mkdocstrings[python]>=0.27"
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
+
+from typer.core import TyperArgument, TyperGroup
+from typer.main import get_command
 
 from fl_defense.atomic_write import replace_file
 from fl_defense.facts import Facts
@@ -22,6 +26,7 @@ from fl_defense.sanitizers import SANITIZERS
 from fl_defense.screens import SCREENS
 from simulations import shipped
 from simulations.cli.list_fields import Row, part_rows, scenario_rows, spelled
+from simulations.cli.main import app
 from simulations.scenario.fields import REQUIRED, first_sentence
 from simulations.scenario.load import scenario_schema
 from simulations.scenario.named_parts import presets_of
@@ -55,6 +60,7 @@ def generated_files() -> dict[Path, str]:
     files = {
         ROOT / "configs/scenario.schema.json": json.dumps(scenario_schema(), indent=2) + "\n",
         ROOT / "docs/reference/scenario.md": scenario_page(),
+        ROOT / "docs/reference/cli.md": commands_page(),
     }
     for name in SANITIZERS:
         path = ROOT / "configs/defenses" / f"{name.replace('-', '_')}.yaml"
@@ -100,6 +106,33 @@ def _yaml_lines(part: Part, value: object = None, indent: str = "") -> Iterator[
             yield from _yaml_lines(reader, default, indent + "  ")
         else:
             yield f"{indent}{key}: {spelled(reader.write(default))}"
+
+
+def commands_page() -> str:
+    """Return the page with every command, its arguments and options."""
+    sections = [
+        "# Commands",
+        "Made by `make generated` from the code. `--help` after a command prints the same, and "
+        "`--install-completion` lets the shell complete them.",
+        "Exit codes: 0, done; 1, the federation failed; 2, bad input; 3, a backdoor is suspected "
+        "or could not be removed; 130, interrupted.",
+    ]
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, command in sorted(group.commands.items()):
+        rows = [_parameter(each) for each in command.params]
+        about = " ".join((command.help or "").split())
+        sections += [f"## fl-defense {name}", about]
+        if rows:
+            sections.append(markdown(("argument or option", "meaning"), rows).rstrip())
+    return "\n\n".join(sections) + "\n"
+
+
+def _parameter(parameter: Any) -> tuple[str, str]:
+    """Return an argument in capitals, or an option's longest name, with its sentence."""
+    if isinstance(parameter, TyperArgument):
+        return f"`{parameter.human_readable_name}`", parameter.help or ""
+    return f"`{max(parameter.opts, key=len)}`", parameter.help or ""
 
 
 def scenario_page() -> str:
