@@ -10,5 +10,5 @@ from tests.fuzz_targets import TARGETS
 def test_nothing_but_the_answers_that_are_known(name: str) -> None:
     target = TARGETS[name]
     check = given(target.inputs)(target.holds)
-    few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    few = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     few(check)()

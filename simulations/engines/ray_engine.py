@@ -59,6 +59,10 @@ class RayEngine(ClientCores):
                 "client_resources": {
                     "num_cpus": min(self.cpus_per_client, cores),
                     "num_gpus": gpus if device.type == "cuda" else 0.0,
+                    # Flower keeps its workers for the whole run: one that is killed comes back,
+                    # and who is asked meanwhile waits for it.
+                    "max_restarts": -1,
+                    "max_task_retries": 2,
                 },
                 "init_args": {
                     "num_cpus": cores,

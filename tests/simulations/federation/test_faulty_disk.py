@@ -3,8 +3,10 @@
 Whatever happened, the run goes on and ends as if nothing had: the same rounds, the same model.
 """
 
+import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,13 @@ def test_a_user_is_told_in_one_line(
         assert "`fl-defense run --resume FOLDER` goes on with it" in line
         assert invoke("run", "--resume", out, "--quiet").exit_code == 0
         assert is_as(whole, out)
+
+
+def test_a_clock_set_back_changes_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(2e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(seconds))
+    run_scenario(SCENARIO, tmp_path / "out")
+    assert next(seconds) < 2e9 - 3600
+    assert is_as(whole, tmp_path / "out")
