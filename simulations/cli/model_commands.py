@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simulations.cli.options import with_shared_options
 from simulations.cli.outputs import Force, check_output
-from simulations.cli.terminal import EXIT_SUSPECT, clear_errors, console, errors
+from simulations.cli.terminal import EXIT_SUSPECT, clear_errors, console
 from simulations.cli.trust import Trust
+from simulations.cli.waiting import waiting
 
 app = typer.Typer()
 
@@ -129,7 +129,7 @@ def inspect(
         given = form.given()
         given["inspection"] = read_part(inspection)
         request = read_request(InspectRequest, model_file, given, form.changes(), trust=form.trust)
-        with _progress("inspecting"):
+        with waiting("inspecting"):
             report = request.inspect(
                 model_file, picture=picture, seed=form.seed, device=form.device
             )
@@ -177,7 +177,7 @@ def repair(
         given = form.given()
         given["defense"] = parts if len(parts) > 1 else parts[0]
         request = read_request(RepairRequest, model_file, given, form.changes(), trust=form.trust)
-        with _progress("repairing"):
+        with waiting("repairing"):
             report = request.repair(model_file, out, seed=form.seed, device=form.device)
         _print(report, form.as_json)
         if report["verdict"] == "not repaired":
@@ -218,17 +218,9 @@ def evaluate(
         backdoor = {"trigger": read_part(trigger), "target": target or 0} if trigger else None
         given = {"model": read_part(model), "data": read_part(data), "backdoor": backdoor}
         request = read_request(EvaluateRequest, model_file, given, settings or (), trust=trust)
-        with _progress("measuring"):
+        with waiting("measuring"):
             report = request.evaluate(model_file, device=device)
         _print(report, as_json)
-
-
-def _progress(what: str) -> Progress:
-    """Show on the terminal's error channel that time passes."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
-    progress.add_task(what)
-    return progress
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:
