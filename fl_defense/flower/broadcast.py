@@ -59,18 +59,20 @@ class Broadcasting:
         self._has_warned = False
 
     def to_evaluate(self, carried: Carried, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the arrays that evaluations measure, and say once if they are unrepaired."""
-        if carried.released is None or self.sends_repaired:
+        """Return the arrays that evaluations measure."""
+        if carried.released is None or self.sends_repaired or not self.evaluates_released:
             return arrays
-        if self.evaluates_released:
-            return carried.released
-        if not self._has_warned:
+        return carried.released
+
+    def warn_of_evaluation(self, carried: Carried) -> None:
+        """Say, once, if what is evaluated is not the repaired model."""
+        repaired = carried.released is None or self.sends_repaired or self.evaluates_released
+        if not repaired and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "evaluations measure the model that clients are sent, which is not the repaired "
                 "one; evaluate_released=True measures what is released"
             )
-        return arrays
 
     def load(self, arrays: ArrayRecord) -> nn.Module:
         """Return the model of these arrays, in eval mode."""

@@ -264,11 +264,15 @@ class SanitizingStrategy(ResumableStrategy):
         """Let the inner strategy ask clients to evaluate the sent or the released model."""
         if server_round <= self._num_finished:
             return []
-        arrays = self._to_evaluate(arrays)
+        arrays = self._broadcasting.to_evaluate(self._carried, arrays)
         configured = self.strategy.configure_evaluate(server_round, arrays, config, grid)
-        return self._intake.ask("evaluate", configured)
+        messages = self._intake.ask("evaluate", configured)
+        if messages:
+            self._broadcasting.warn_of_evaluation(self._carried)
+        return messages
 
     def _to_evaluate(self, arrays: ArrayRecord) -> ArrayRecord:
+        self._broadcasting.warn_of_evaluation(self._carried)
         return self._broadcasting.to_evaluate(self._carried, arrays)
 
     def aggregate_evaluate(
