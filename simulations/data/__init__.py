@@ -5,7 +5,16 @@ from simulations.data.digits import Digits
 from simulations.data.fashion_mnist import FashionMNIST
 from simulations.data.image_folder import ImageFolder
 from simulations.data.load import deal_out, load_data
-from simulations.data.partition import IID, PARTITIONS, Dirichlet, Partition
+from simulations.data.partitions import (
+    IID,
+    PARTITIONS,
+    ByWriter,
+    Dirichlet,
+    Partition,
+    Pathological,
+    QuantitySkew,
+    Shards,
+)
 from simulations.data.torchvision_sets import CIFAR10, GTSRB
 
 DATASETS: dict[str, type[ImageSource]] = {
@@ -23,6 +32,7 @@ __all__ = [
     "GTSRB",
     "IID",
     "PARTITIONS",
+    "ByWriter",
     "DataError",
     "Digits",
     "Dirichlet",
@@ -31,6 +41,9 @@ __all__ = [
     "ImageFolder",
     "ImageSource",
     "Partition",
+    "Pathological",
+    "QuantitySkew",
+    "Shards",
     "deal_out",
     "load_data",
 ]

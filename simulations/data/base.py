@@ -38,6 +38,8 @@ class ImageData:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    train_writers: Tensor | None = None
+    """Who wrote each training image, int64 (N,); None: the files do not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,7 @@ class ImageSource(ABC):
             train_labels=data.train_labels[train],
             test_images=data.test_images[test],
             test_labels=data.test_labels[test],
+            train_writers=None if data.train_writers is None else data.train_writers[train],
         )
 
 

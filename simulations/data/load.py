@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from simulations.data.base import ImageData, ImageSource
-from simulations.data.partition import Indices, Partition
+from simulations.data.partitions import ByWriter, Indices, Partition
 
 
 @lru_cache(maxsize=2)
@@ -24,9 +24,19 @@ def deal_out(
 ) -> list[Indices]:
     """Return the training images' indices of each client; dealt out once per process.
 
+    Raises:
+        ValueError: if the images cannot be dealt out so.
+
     Example:
         >>> from simulations.data import IID, Digits
         >>> [len(indices) for indices in deal_out(IID(), Digits(max_train=10), 3, seed=0)]
         [4, 3, 3]
     """
-    return partition.split(load_data(source).train_labels.numpy(), num_clients, seed)
+    data = load_data(source)
+    kinds = data.train_writers if isinstance(partition, ByWriter) else data.train_labels
+    if kinds is None:
+        raise ValueError(
+            "by-writer needs to know who wrote what, which these files do not tell; "
+            "take another partition, or emnist with its .mat files"
+        )
+    return partition.split(kinds.numpy(), num_clients, seed)

@@ -12,7 +12,7 @@ from fl_defense.sanitizers import check_sanitizer
 from fl_defense.validation import one_line
 from simulations.data import ImageData, load_data
 from simulations.data.load import deal_out
-from simulations.data.partition import Indices
+from simulations.data.partitions import Indices
 from simulations.engines.ray_engine import RayEngine
 from simulations.extras import missing
 from simulations.federation.server import start_model

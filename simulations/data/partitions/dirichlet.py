@@ -1,51 +1,11 @@
-"""How the training images are dealt out to the clients; a pure function of the seed."""
+"""Classes in shares from a Dirichlet distribution."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl_defense.validation import require_at_least, require_positive
-
-Indices = NDArray[np.int64]
-
-
-MAX_DRAWS = 1000
-"""Dirichlet draws before giving up on the smallest size."""
-
-
-class Partition(Hashable, Protocol):
-    """Deals out the images of a data set.
-
-    Example:
-        >>> isinstance(hash(IID()), int)  # a partition is a value
-        True
-    """
-
-    def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
-        """Return the sorted image indices of each client: disjoint, covering all of `labels`.
-
-        Raises:
-            ValueError: if there are too few images.
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class IID:
-    """Every client gets a random share of equal size.
-
-    Example:
-        >>> [len(part) for part in IID().split(np.arange(10), num_clients=3, seed=0)]
-        [4, 3, 3]
-    """
-
-    def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
-        """Shuffle and cut; sizes differ by at most one."""
-        _require_enough(len(labels), num_clients, 1)
-        order = np.random.default_rng(seed).permutation(len(labels))
-        return [np.sort(part) for part in np.array_split(order, num_clients)]
+from simulations.data.partitions.base import MAX_DRAWS, Indices, require_enough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +30,7 @@ class Dirichlet:
 
     def split(self, labels: Indices, num_clients: int, seed: int) -> list[Indices]:
         """Draw each class's shares; draw all again while a client is below `min_size`."""
-        _require_enough(len(labels), num_clients, self.min_size)
+        require_enough(len(labels), num_clients, self.min_size)
         generator = np.random.default_rng(seed)
         for _ in range(MAX_DRAWS):
             parts: list[list[Indices]] = [[] for _ in range(num_clients)]
@@ -86,15 +46,4 @@ class Dirichlet:
         raise ValueError(
             f"no draw in {MAX_DRAWS} gave each of {num_clients} clients {self.min_size} images; "
             "raise alpha or lower min-size"
-        )
-
-
-PARTITIONS: dict[str, type[IID] | type[Dirichlet]] = {"iid": IID, "dirichlet": Dirichlet}
-"""Partitions by the name that a scenario gives."""
-
-
-def _require_enough(num_images: int, num_clients: int, min_size: int) -> None:
-    if num_images < num_clients * min_size:
-        raise ValueError(
-            f"{num_images} images are too few for {num_clients} clients with {min_size} each"
         )
