@@ -171,11 +171,11 @@ def calibrate(
         list[Path], typer.Argument(help="Results folders of runs without attackers.")
     ],
     false_positive_rate: Annotated[
-        float, typer.Option(help="Share of rounds without attackers that may raise the alarm.")
+        float, typer.Option(help="Share of rounds without attackers that may be suspected.")
     ] = 0.05,
     trust: Trust = False,
 ) -> None:
-    """Find the alarm's bound from inspected runs of a scenario without attackers."""
+    """Find the bound of suspicion from inspected runs of a scenario without attackers."""
     with clear_errors():
         from statistics import median
 
