@@ -2,7 +2,9 @@
 
 from fl_defense.screens.attribution import Attribution
 from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
+from fl_defense.screens.deepsight import DeepSight
 from fl_defense.screens.flame import FLAME
+from fl_defense.screens.fltrust import FLTrust
 from fl_defense.screens.foolsgold import FoolsGold
 from fl_defense.screens.multi_metrics import MultiMetrics
 from fl_defense.screens.norm_clipping import NormClipping
@@ -19,6 +21,8 @@ SCREENS: dict[str, type[Screen]] = {
     "rfa": RFA,
     "rlr": RLR,
     "weak-dp": WeakDP,
+    "fltrust": FLTrust,
+    "deepsight": DeepSight,
 }
 """Screens by the name that a scenario gives; a list of names runs them in order."""
 
@@ -28,6 +32,8 @@ __all__ = [
     "RLR",
     "SCREENS",
     "Attribution",
+    "DeepSight",
+    "FLTrust",
     "FoolsGold",
     "MultiMetrics",
     "NormClipping",

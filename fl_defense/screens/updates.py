@@ -22,8 +22,13 @@ LARGEST_CHANGE = 1e140
 
 @lru_cache(maxsize=4)
 def names_of_weights(spec: ModelSpec) -> frozenset[str]:
-    """Return the names of what is trained; a network is built for them once, not in each round."""
-    return frozenset(name for name, _ in spec.build().named_parameters())
+    """Return the names of what is trained; a network is built for them once, not in each round.
+
+    What is drawn after it must not depend on whether that was in this round: a run that is resumed
+    draws as one that never stopped.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return frozenset(name for name, _ in spec.build().named_parameters())
 
 
 def change(reply: Reply, sent: Mapping[str, Tensor], name: str) -> Tensor:

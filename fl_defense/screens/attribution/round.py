@@ -14,10 +14,10 @@ from fl_defense.screens.attribution.history import History
 from fl_defense.screens.attribution.judgement import Judgement
 from fl_defense.screens.attribution.memory import Memory
 from fl_defense.screens.attribution.past import Past
-from fl_defense.screens.attribution.replies import Networks
 from fl_defense.screens.attribution.report import Finding
 from fl_defense.screens.attribution.scores import Measure, spread_of
 from fl_defense.screens.base import EarlierModel, ScreenedRound, Screening
+from fl_defense.screens.networks import Networks
 from fl_defense.search.difference import Contrast
 from fl_defense.search.patterns import Pattern
 from fl_defense.surrogates.familiarity import draw_familiar

@@ -12,6 +12,8 @@ from fl_defense.screens import (
     RFA,
     RLR,
     SCREENS,
+    DeepSight,
+    FLTrust,
     FoolsGold,
     MultiMetrics,
     NormClipping,
@@ -31,6 +33,8 @@ QUICK: dict[str, Screen] = {
     "rfa": RFA(),
     "rlr": RLR(),
     "weak-dp": WeakDP(),
+    "fltrust": FLTrust(num_images=8),
+    "deepsight": DeepSight(num_samples=32),
 }
 every_screen = pytest.mark.parametrize("name", QUICK)
 
