@@ -44,6 +44,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.attack.triggers.edge_case": (9, {"torch", "sklearn"}),
     "simulations.engines": (9, {"torch", "flwr", "ray"}),
     "simulations.data": (9, {"torch", "numpy", "PIL", "sklearn", "torchvision"}),
+    "simulations.data.emnist": (9, {"torch", "numpy", "scipy"}),
     "simulations.metrics": (9, {"torch"}),
     "simulations.models": (9, {"torch"}),
     "simulations.training": (9, {"torch", "torchvision"}),

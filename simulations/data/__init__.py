@@ -2,6 +2,7 @@
 
 from simulations.data.base import DataError, ImageData, ImageSource
 from simulations.data.digits import Digits
+from simulations.data.emnist import EMNIST
 from simulations.data.fashion_mnist import FashionMNIST
 from simulations.data.image_folder import ImageFolder
 from simulations.data.load import deal_out, load_data
@@ -15,20 +16,26 @@ from simulations.data.partitions import (
     QuantitySkew,
     Shards,
 )
-from simulations.data.torchvision_sets import CIFAR10, GTSRB
+from simulations.data.tiny_imagenet import TinyImageNet
+from simulations.data.torchvision_sets import CIFAR10, CIFAR100, GTSRB
 
 DATASETS: dict[str, type[ImageSource]] = {
     "digits": Digits,
     "fashion-mnist": FashionMNIST,
+    "emnist": EMNIST,
     "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
     "gtsrb": GTSRB,
+    "tiny-imagenet": TinyImageNet,
     "image-folder": ImageFolder,
 }
 """Data sets by the name that a scenario gives."""
 
 __all__ = [
     "CIFAR10",
+    "CIFAR100",
     "DATASETS",
+    "EMNIST",
     "GTSRB",
     "IID",
     "PARTITIONS",
@@ -44,6 +51,7 @@ __all__ = [
     "Pathological",
     "QuantitySkew",
     "Shards",
+    "TinyImageNet",
     "deal_out",
     "load_data",
 ]

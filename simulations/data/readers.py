@@ -21,14 +21,19 @@ def find_idx_file(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_idx_folder(folder: Path) -> ImageData:
+def read_idx_folder(folder: Path, *, train: str = "train", test: str = "t10k") -> ImageData:
     """Read the four idx files of an MNIST-like data set.
+
+    Args:
+        folder: where they are.
+        train: what the names of the two training files begin with.
+        test: what the names of the two test files begin with.
 
     Raises:
         DataError: if a file is missing or damaged.
     """
     arrays = {}
-    for part in ("train", "t10k"):
+    for part in (train, test):
         for kind, dimensions in (("images", 3), ("labels", 1)):
             stem = f"{part}-{kind}-idx{dimensions}-ubyte"
             path = find_idx_file(folder, stem)
@@ -36,10 +41,10 @@ def read_idx_folder(folder: Path) -> ImageData:
                 raise DataError(f"{folder}: {stem} is missing; put all four idx files there")
             arrays[part, kind] = _read_idx(path)
     return ImageData(
-        train_images=arrays["train", "images"][:, None],
-        train_labels=arrays["train", "labels"].long(),
-        test_images=arrays["t10k", "images"][:, None],
-        test_labels=arrays["t10k", "labels"].long(),
+        train_images=arrays[train, "images"][:, None],
+        train_labels=arrays[train, "labels"].long(),
+        test_images=arrays[test, "images"][:, None],
+        test_labels=arrays[test, "labels"].long(),
     )
 
 
@@ -94,6 +99,8 @@ def download_with_torchvision(name: str, root: Path, looked_in: list[str], remed
         if name == "GTSRB":
             for split in ("train", "test"):
                 datasets.GTSRB(root, split=split, download=True)
+        elif name == "EMNIST":
+            datasets.EMNIST(root, split="balanced", download=True)  # the archive holds all splits
         else:
             getattr(datasets, name)(root, download=True)
     except (OSError, RuntimeError) as error:
