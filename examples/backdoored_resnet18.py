@@ -71,13 +71,14 @@ def train(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
     steps = max(1, epochs * -(-len(labels) // BATCH_SIZE))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
-    for _ in range(epochs):
+    for epoch in range(epochs):
         for batch in torch.randperm(len(labels)).split(BATCH_SIZE):
             loss = functional.cross_entropy(model(inputs[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+        print(f"epoch {epoch + 1} of {epochs}: loss {loss.item():.3f}", flush=True)  # noqa: T201
     return model
 
 

@@ -97,6 +97,7 @@ def run(
         from simulations.federation.preflight import check_scenario
         from simulations.federation.run import resume_run, run_scenario
         from simulations.measurement.measured_round import MeasuredRound
+        from simulations.measurement.results_folder import ResultsFolder
         from simulations.measurement.round_table import header, row
         from simulations.scenario import ConfigError
         from simulations.scenario.load import find_scenario, load_scenario
@@ -111,12 +112,16 @@ def run(
             settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
             loaded = load_scenario(find_scenario(scenario), settings)
             date = datetime.now().strftime("%Y%m%d-%H%M%S")
-            go = partial(run_scenario, loaded, out or Path("results") / loaded.name / date)
+            folder = out or Path("results") / loaded.name / date
+            go = partial(run_scenario, loaded, folder)
         if dry_run:
             check_scenario(loaded)
             _introduce(loaded)
             console.print("nothing was run: data, model, attack and defense fit each other")
             return
+        if resume is None:
+            # Now, and not under the head of a table.
+            ResultsFolder.check_free(folder)
         if quiet:
             result = go()
         else:

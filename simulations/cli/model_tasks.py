@@ -39,7 +39,7 @@ from simulations.measurement.plots import plot_found
 from simulations.metrics import Metric
 from simulations.models.base import Architecture
 from simulations.scenario.devices import pick_device
-from simulations.scenario.errors import ConfigError
+from simulations.scenario.errors import MISSING, ConfigError
 from simulations.scenario.load import load_scenario, read_model
 from simulations.scenario.overrides import apply_override
 from simulations.scenario.parts import CONFIG, Part
@@ -273,7 +273,13 @@ def read_request(
     content = {name: value for name, value in content.items() if name in known}
     for setting in settings:
         apply_override(content, setting)
-    return read_model(kind, content)
+    try:
+        return read_model(kind, content)
+    except ConfigError as error:
+        # What no scenario gives is an option of the command.
+        own = {f"{key}: {MISSING}" for key in known}
+        faults = [f"--{each}" if each in own else each for each in error.faults]
+        raise ConfigError(faults) from error
 
 
 def read_part(text: str | None) -> Any:

@@ -82,6 +82,18 @@ class ResultsFolder:
             journal=self.journal,
         )
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Refuse a folder that holds a run.
+
+        Raises:
+            ConfigError: if it does.
+        """
+        if (path / "rounds.jsonl").exists() or (path / "scenario.yaml").exists():
+            raise ConfigError(
+                [f"{path}: already holds a run; name another folder with --out, or use --resume"]
+            )
+
     @classmethod
     def begin(cls, path: Path, scenario: Scenario) -> Self:
         """Make the folder of a new run.
@@ -90,10 +102,7 @@ class ResultsFolder:
             ConfigError: if the folder already holds a run, or cannot be made.
         """
         seal_from_environment()  # nothing is written if the key cannot be had
-        if (path / "rounds.jsonl").exists() or (path / "scenario.yaml").exists():
-            raise ConfigError(
-                [f"{path}: already holds a run; name another folder with --out, or use --resume"]
-            )
+        cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             replace_file(path / "scenario.yaml", scenario.to_yaml().encode())

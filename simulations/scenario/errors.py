@@ -8,6 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from simulations.scenario.fields import kebab
 
+MISSING = "is missing; add it"
+"""What is said of a key that must be given."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -74,7 +77,7 @@ def faults_of(error: ValidationError, model: type[BaseModel] | None = None) -> I
             *outer, key = (kebab(str(step)) for step in found["loc"])
             yield unknown_key(key, _keys_at(outer, model)).under(".".join(outer))
         elif found["type"] == "missing":
-            yield Fault(place, "is missing; add it")
+            yield Fault(place, MISSING)
         elif found["type"] == "value_error":
             yield Fault(place, str(cause))
         else:

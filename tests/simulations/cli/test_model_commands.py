@@ -252,9 +252,9 @@ def test_what_is_missing_is_told_at_once(victim: Path, tmp_path: Path) -> None:
     result = call("repair", victim, "--out", tmp_path / "x.pt", "--defense", "clp")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        "error: model: is missing; add it",
-        "error: input-shape: is missing; add it",
-        "error: classes: is missing; add it",
+        "error: --model: is missing; add it",
+        "error: --input-shape: is missing; add it",
+        "error: --classes: is missing; add it",
     ]
 
 
