@@ -3,6 +3,8 @@
 from fl_defense.screens.attribution import Attribution
 from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
 from fl_defense.screens.deepsight import DeepSight
+from fl_defense.screens.fedgame import FedGame
+from fl_defense.screens.filterfl import FilterFL
 from fl_defense.screens.flame import FLAME
 from fl_defense.screens.fltrust import FLTrust
 from fl_defense.screens.foolsgold import FoolsGold
@@ -23,6 +25,8 @@ SCREENS: dict[str, type[Screen]] = {
     "weak-dp": WeakDP,
     "fltrust": FLTrust,
     "deepsight": DeepSight,
+    "fedgame": FedGame,
+    "filterfl": FilterFL,
 }
 """Screens by the name that a scenario gives; a list of names runs them in order."""
 
@@ -34,6 +38,8 @@ __all__ = [
     "Attribution",
     "DeepSight",
     "FLTrust",
+    "FedGame",
+    "FilterFL",
     "FoolsGold",
     "MultiMetrics",
     "NormClipping",

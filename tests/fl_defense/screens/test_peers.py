@@ -13,6 +13,8 @@ from fl_defense.screens import (
     RLR,
     SCREENS,
     DeepSight,
+    FedGame,
+    FilterFL,
     FLTrust,
     FoolsGold,
     MultiMetrics,
@@ -35,6 +37,8 @@ QUICK: dict[str, Screen] = {
     "weak-dp": WeakDP(),
     "fltrust": FLTrust(num_images=8),
     "deepsight": DeepSight(num_samples=32),
+    "fedgame": FedGame(num_images=8, steps=2),
+    "filterfl": FilterFL(num_images=4, steps=2),
 }
 every_screen = pytest.mark.parametrize("name", QUICK)
 
