@@ -105,7 +105,8 @@ class Aggregation:
             if screened.keep_sent is not None:
                 return Aggregate()
             replies = screened_replies(replies, screened, self.weighted_by_key)
-        buffers = unify_buffers(replies, self.unified_buffers, self.weighted_by_key)
+        names = [name for name in self.unified_buffers if name in sent]
+        buffers = unify_buffers(replies, names, self.weighted_by_key)
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         aggregate = Aggregate(metrics=metrics)
         if arrays is None or len(arrays) == 0:

@@ -16,10 +16,11 @@ from fl_defense.model.wrappers import unwrapping
 def load_model(arrays: ArrayRecord, template: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of `template` with these arrays, on `device`, in eval mode.
 
-    A copy, not a fresh network: drawing fifty million weights takes longer than copying them.
+    A copy, not a fresh network: drawing fifty million weights takes longer than copying them. What
+    is not among the arrays is as in the template.
     """
     model = copy.deepcopy(template)
-    model.load_state_dict(arrays.to_torch_state_dict())
+    model.load_state_dict(arrays.to_torch_state_dict(), strict=False)
     return model.to(device).eval()
 
 
@@ -47,13 +48,15 @@ def restore_arrays(
 
 
 def check_arrays(arrays: ArrayRecord, spec: ModelSpec, what: str) -> None:
-    """Raise ValueError, naming `what`, if the arrays are not those of a model of `spec`."""
+    """Raise ValueError, naming `what`, if the arrays are no part of a model of `spec`."""
+    if not arrays:
+        raise ValueError(f"{what}: must hold arrays of the model, got none; give its state dict")
     expected = {name: tuple(value.shape) for name, value in spec.build().state_dict().items()}
     got = {name: tuple(array.shape) for name, array in arrays.items()}
-    for name in sorted(got.keys() - expected.keys()) + sorted(expected):
-        if expected.get(name) != got.get(name):
+    for name in sorted(got, key=lambda name: (name in expected, name)):
+        if expected.get(name) != got[name]:
             raise ValueError(
                 f"{what}: {name!r} must be {expected.get(name, 'absent')} as in the "
-                f"model that spec.build() makes, got {got.get(name, 'absent')}; "
+                f"model that spec.build() makes, got {got[name]}; "
                 f"make both from the same architecture{unwrapping(name)}"
             )

@@ -51,6 +51,8 @@ class Carried:
     """What the screens carry: memories and histories."""
     repair: RepairState = field(default_factory=RepairState)
     """What the repairer carries."""
+    rest: str = ""
+    """Digest of what is not federated; "" if everything is."""
     layouts: dict[str, Layout] = field(default_factory=dict)
     """How the last valid replies to each type of message were laid out."""
 

@@ -212,7 +212,12 @@ class ReplyCheck:
     ) -> str | None:
         if arrays.keys() != reference.keys():
             name = sorted(arrays.keys() - reference.keys() or reference.keys() - arrays.keys())[0]
-            return f"unexpected or missing array {name!r}{unwrapping(name)}"
+            cure = unwrapping(name)
+            if arrays.keys() < reference.keys():
+                cure = "; to federate a part of the model, let initial_arrays hold that part alone"
+            elif arrays.keys() > reference.keys():
+                cure = cure or "; send back the arrays that were sent, and no others"
+            return f"unexpected or missing array {name!r}{cure}"
         if list(arrays) != list(reference):
             # Several strategies pair arrays by position.
             return "arrays are in another order"

@@ -12,8 +12,8 @@ from fl_defense.flower.arrays import check_arrays
 from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointFile
 from fl_defense.flower.inner_strategies import wrapped_strategies
 from fl_defense.flower.packing import CheckpointError
+from fl_defense.flower.partial import Part
 from fl_defense.log import logger
-from fl_defense.model.spec import ModelSpec
 
 
 class ResumableStrategy(Strategy):
@@ -21,19 +21,23 @@ class ResumableStrategy(Strategy):
 
     Args:
         strategy: the wrapped one.
-        spec: structure of the global model.
+        part: what of the global model is federated.
         checkpoint_file: replaced after every round.
     """
 
     def __init__(
-        self, strategy: Strategy, spec: ModelSpec, checkpoint_file: CheckpointFile | None
+        self, strategy: Strategy, part: Part, checkpoint_file: CheckpointFile | None
     ) -> None:
-        self.strategy, self.spec, self.checkpoint_file = strategy, spec, checkpoint_file
+        self.strategy, self.part, self.checkpoint_file = strategy, part, checkpoint_file
         self.num_rounds = 0
         """Of the run, finished ones included."""
         self._carried = Carried()
         self._num_finished = 0
         """Rounds that a resumed run lets pass by."""
+
+    @abstractmethod
+    def _check_part(self) -> None:
+        """Refuse a part that cannot be repaired; the message says why."""
 
     @abstractmethod
     def _begin(self, initial_arrays: ArrayRecord) -> None:
@@ -57,7 +61,7 @@ class ResumableStrategy(Strategy):
         for arrays in (carried.arrays, carried.released, *carried.earlier):
             try:
                 if arrays is not None:
-                    check_arrays(arrays, self.spec, "checkpoint")
+                    check_arrays(arrays, self.part.spec, "checkpoint")
             except ValueError as error:
                 raise CheckpointError(str(error)) from error
         checkpoint.bring_back(wrapped_strategies(self.strategy))
@@ -79,7 +83,8 @@ class ResumableStrategy(Strategy):
 
         Args:
             grid: the clients.
-            initial_arrays: the model to begin with; after `resume` it is that of the checkpoint.
+            initial_arrays: the model to begin with, or the part of it that is federated; after
+                `resume` the values are those of the checkpoint.
             num_rounds: rounds in all, finished ones included.
             timeout: seconds to wait for the replies of a round.
             train_config: sent to clients with every round of training.
@@ -89,14 +94,20 @@ class ResumableStrategy(Strategy):
             **kwargs: what later versions of Flower take.
 
         Raises:
-            ValueError: if `initial_arrays` are not those of the model that `spec` builds.
+            ValueError: if `initial_arrays` are not of the model that `spec` builds, what they leave
+                out is known from nowhere, or the defense has nothing to change in them.
+            CheckpointError: if a resumed run federated other arrays, or had another `base`.
         """
-        check_arrays(initial_arrays, self.spec, "initial_arrays")
+        self.part.begin(initial_arrays)
+        self._check_part()
         self.num_rounds = num_rounds
         finished = self._num_finished
         if finished == 0:
-            self._carried = Carried()
+            self._carried = Carried(rest=self.part.digest())
             self._begin(initial_arrays)
+
+        else:
+            self._check_resumed(initial_arrays)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             if evaluate_fn is None or 0 < finished >= server_round:
@@ -123,6 +134,19 @@ class ResumableStrategy(Strategy):
     @abstractmethod
     def _to_evaluate(self, arrays: ArrayRecord) -> ArrayRecord:
         """Return what evaluations measure where Flower would measure what clients are sent."""
+
+    def _check_resumed(self, initial_arrays: ArrayRecord) -> None:
+        arrays = self._carried.arrays
+        if arrays is not None and list(arrays) != list(initial_arrays):
+            raise CheckpointError(
+                f"checkpoint: of a run that federated {len(arrays)} arrays, got other "
+                f"initial_arrays ({len(initial_arrays)}); give the names that it began with"
+            )
+        if self._carried.rest != self.part.digest():
+            raise CheckpointError(
+                "checkpoint: of a run with other values in what is not federated; give the `base` "
+                "that it was written with, or start the run anew"
+            )
 
     def _finish(self, server_round: int) -> None:
         self._carried.round = server_round

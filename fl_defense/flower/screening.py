@@ -7,6 +7,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message
 from torch import Tensor
 
+from fl_defense.flower.partial import Part
 from fl_defense.flower.replies import arrays_of, metrics_of, weight_of
 from fl_defense.log import logger
 from fl_defense.model.spec import ModelSpec
@@ -38,16 +39,20 @@ class DecodedArrays(Mapping[str, Tensor]):
 
 
 def shown_to_screens(
-    server_round: int, sent: ArrayRecord, replies: Sequence[Message], weighted_by_key: str
+    server_round: int,
+    sent: ArrayRecord,
+    replies: Sequence[Message],
+    weighted_by_key: str,
+    part: Part,
 ) -> ScreenedRound:
-    """Return what screens are shown of a round's checked replies."""
+    """Return what screens are shown of a round's checked replies: networks that are whole."""
     return ScreenedRound(
         number=server_round,
-        sent=DecodedArrays(sent),
+        sent=part.whole(DecodedArrays(sent)),
         replies=[
             Reply(
                 node=reply.metadata.src_node_id,
-                arrays=DecodedArrays(arrays_of(reply)),
+                arrays=part.whole(DecodedArrays(arrays_of(reply))),
                 num_examples=weight_of(reply, weighted_by_key),
             )
             for reply in replies
@@ -84,6 +89,8 @@ class ReplyScreens:
     screens: tuple[Screen, ...]
     """What judges; the fields are `SanitizingStrategy`'s arguments of the same names."""
     spec: ModelSpec
+    part: Part
+    """What of the model is federated."""
     weighted_by_key: str
     """Metric by which replies are weighed."""
     seed: int
@@ -108,7 +115,7 @@ class ReplyScreens:
             return None
         screened = apply_screens(
             self.screens,
-            shown_to_screens(server_round, sent, replies, self.weighted_by_key),
+            shown_to_screens(server_round, sent, replies, self.weighted_by_key, self.part),
             self.spec,
             seed=self.seed,
             device=self.device,

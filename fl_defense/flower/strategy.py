@@ -1,14 +1,14 @@
 """The server strategy: wraps any Flower strategy, screens the replies, repairs the aggregate."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from torch import nn
+from torch import Tensor, nn
 
 from fl_defense.flower.aggregation import Aggregation
 from fl_defense.flower.arrays import model_arrays
@@ -21,6 +21,7 @@ from fl_defense.flower.inner_strategies import (
     weight_key,
 )
 from fl_defense.flower.intake import Intake
+from fl_defense.flower.partial import Part
 from fl_defense.flower.replies import CheckedReplies, ReplyCheck
 from fl_defense.flower.resumable import ResumableStrategy
 from fl_defense.flower.screening import ReplyScreens
@@ -34,6 +35,7 @@ from fl_defense.rounds.records import RoundOutcome, RoundRecord
 from fl_defense.rounds.repairer import OnFailure, Repairer, RepairState, check_defense
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.rounds.verdict import fitting
+from fl_defense.sanitizers.apply import check_sanitizer
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.screens.apply import Screened, check_screens
 from fl_defense.screens.base import Screen
@@ -57,7 +59,9 @@ class SanitizingStrategy(ResumableStrategy):
         strategy: any message-API strategy, also a user's own or another wrapper. Its `start` is not
             called; this wrapper's is; docs/deployment.md says where one of your own belongs.
         sanitizer: the defense.
-        spec: structure of the global model.
+        spec: structure of the global model, whole even where a part of it is federated.
+        base: the server's own copy of what `initial_arrays` leave out (a backbone under a head or
+            adapters, say), a state dict; None: what `spec.build` makes, if that is always the same.
         screens: filters of the replies, in order, such as `Attribution()`, which leaves out clients
             that teach a backdoor. They need single updates: under secure aggregation there are
             none. What they leave out reaches no strategy.
@@ -96,7 +100,8 @@ class SanitizingStrategy(ResumableStrategy):
     Raises:
         ValueError: if `strategy` is not of Flower's message API; if `min_agreement` is outside
             [0, 1]; if `on_failure`, `broadcast` or `buffers` is none of its words; if the model
-            does not fit `spec`, or such a model cannot be repaired or inspected.
+            does not fit `spec`, or such a model cannot be repaired or inspected; if `base` does not
+            fit it.
 
     Example:
         >>> from fl_defense.testing import small_spec
@@ -114,6 +119,7 @@ class SanitizingStrategy(ResumableStrategy):
         sanitizer: Sanitizer,
         spec: ModelSpec,
         *,
+        base: Mapping[str, Tensor] | None = None,
         screens: Sequence[Screen] = (),
         schedule: Schedule | None = None,
         inspection: Inspection | None = None,
@@ -131,13 +137,13 @@ class SanitizingStrategy(ResumableStrategy):
         checkpoint_file: CheckpointFile | None = None,
     ) -> None:
         check_strategy(strategy)
-        super().__init__(strategy, spec, checkpoint_file)
         require_word("on_failure", OnFailure, on_failure)
         require_word("buffers", Buffers, buffers)
         schedule, inspection = schedule or Schedule(), inspection or TriggerSearch()
         asked = inspection if schedule.on_suspicion is not None else None
         model = check_defense(sanitizer, spec, asked)
-        self.sanitizer, self.screens = sanitizer, tuple(screens)
+        super().__init__(strategy, Part(model, spec, base), checkpoint_file)
+        self.sanitizer, self.spec, self.screens = sanitizer, spec, tuple(screens)
         check_screens(self.screens, spec)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.observe = observe
@@ -160,6 +166,7 @@ class SanitizingStrategy(ResumableStrategy):
         self._reply_screens = ReplyScreens(
             screens=self.screens,
             spec=spec,
+            part=self.part,
             weighted_by_key=self.weighted_by_key,
             seed=seed,
             device=self.device,
@@ -249,6 +256,7 @@ class SanitizingStrategy(ResumableStrategy):
             screens_suspect=screened is not None and screened.is_suspicious,
             reference=self._broadcasting.reference(server_round, carried),
             previous=self._broadcasting.previous(carried),
+            federated=self.part.sent,
         )
         record = record.with_repair(outcome)
         sent = self._broadcasting.hand_on(carried, outcome, made.model, made.arrays)
@@ -310,12 +318,28 @@ class SanitizingStrategy(ResumableStrategy):
         logger.info("\t├──> Wrapped strategy: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
+    def _check_part(self) -> None:
+        if self.part.sent is None:
+            return
+        try:
+            check_sanitizer(self.sanitizer, self.part.template, self.spec)
+        except ValueError as error:
+            raise ValueError(
+                f"initial_arrays: {type(self.sanitizer).__name__} cannot repair a model of which "
+                f"{len(self.part.sent)} arrays are federated, {self.part.sent[0]!r} first: {error}"
+            ) from error
+
     def _begin(self, initial_arrays: ArrayRecord) -> None:
         """Repair the model that the run begins with, if the schedule says so, and show it."""
         record = RoundRecord(round=0)
         initial = self._broadcasting.load(initial_arrays)
         outcome = self._repairer.repair(
-            0, initial, RepairState(), num_rounds=self.num_rounds, previous=lambda: None
+            0,
+            initial,
+            RepairState(),
+            num_rounds=self.num_rounds,
+            previous=lambda: None,
+            federated=self.part.sent,
         )
         record = record.with_repair(outcome)
         self._carried.repair = outcome.state

@@ -36,7 +36,7 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     if not found:
         raise ValueError(
             "the model has no parameter that requires a gradient where the defense would change "
-            "it; let `build` leave some unfrozen"
+            "it; let `build` leave some unfrozen, and federate them"
         )
     return found
 

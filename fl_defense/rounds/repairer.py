@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ class Repairer:
         screens_suspect: bool = False,
         reference: Callable[[], nn.Module] | None = None,
         previous: Callable[[], nn.Module | None],
+        federated: Collection[str] | None = None,
     ) -> RepairOutcome:
         """Repair an aggregate if that is due, and say what became of it and whether it worked.
 
@@ -131,6 +132,7 @@ class Repairer:
             screens_suspect: whether a screen suspects what it let through.
             reference: makes an earlier model that is trusted, where there is one.
             previous: makes the model that was released last, for `on_failure` "previous".
+            federated: names of the arrays that are sent, and alone may change; None: all are.
         """
         deployed = DeployedModel(suspect, self.spec.pixels)
         kept = RepairOutcome(model=suspect, deployed=deployed, state=state)
@@ -139,7 +141,7 @@ class Repairer:
             alarmed = screens_suspect
         if not self.schedule.is_due(server_round, num_rounds, alarmed=alarmed):
             return kept
-        repaired = self._repaired(server_round, kept, previous, reference)
+        repaired = self._repaired(server_round, kept, previous, reference, federated)
         return self._verified(server_round, suspect, repaired)
 
     def _repaired(
@@ -148,12 +150,15 @@ class Repairer:
         kept: RepairOutcome,
         previous: Callable[[], nn.Module | None],
         reference: Callable[[], nn.Module] | None,
+        federated: Collection[str] | None,
     ) -> RepairOutcome:
         suspect, unrepaired = kept.model, kept.deployed
         started = time.perf_counter()
         try:
             trusted = None if reference is None else reference()
-            sanitized, idle = self._sanitize(server_round, suspect, kept.state.defense, trusted)
+            sanitized, idle = self._sanitize(
+                server_round, suspect, kept.state.defense, trusted, federated
+            )
             seconds = time.perf_counter() - started
             deployed = sanitized.deployed(self.spec)
             agreement = self.gate.agreement(unrepaired, deployed)
@@ -256,6 +261,7 @@ class Repairer:
         suspect: nn.Module,
         state: State | None,
         reference: nn.Module | None,
+        federated: Collection[str] | None,
     ) -> tuple[Sanitized, dict[str, str]]:
         """Return what the sanitizer made, and what defenses that did nothing said of it."""
         with idle_defenses() as idle:
@@ -266,6 +272,7 @@ class Repairer:
                 seed=self._seed_of(server_round),
                 state=state,
                 reference=reference,
+                federated=federated,
             )
         if not idle:
             return sanitized, {}

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -25,6 +25,7 @@ def apply_sanitizer(
     seed: int = 0,
     state: State | None = None,
     reference: nn.Module | None = None,
+    federated: Collection[str] | None = None,
 ) -> Sanitized:
     """Run a sanitizer and hold it to its contract.
 
@@ -40,6 +41,8 @@ def apply_sanitizer(
         reference: an earlier model that is trusted, such as the one that the round before has sent
             out, on the suspect's device; its mode and weights are as before, too. Only what the
             suspect does more than it is unlearned, by defenses that `uses_reference`.
+        federated: names of the arrays that are sent to clients, and alone may change; what the
+            sanitizer does to others is undone. None: all are sent.
 
     Returns:
         The sanitizer's result with `seconds` filled in and `details` as floats.
@@ -81,6 +84,8 @@ def apply_sanitizer(
     if reference is not None:
         _check_untouched(name, "reference", reference, reference_before)
     _check_result(name, sanitized.model, before)
+    if federated is not None:
+        _restore(sanitized.model, before, federated)
     if getattr(sanitizer, "changes_models", True) and sanitized.purify is None:
         _warn_if_unchanged(name, sanitized.model, before)
     details = {key: float(value) for key, value in sanitized.details.items()}
@@ -161,6 +166,14 @@ def _check_result(name: str, model: nn.Module, before: Mapping[str, Tensor]) -> 
             raise ContractError(f"{name}: the result must be finite, got NaN or Inf in {key!r}")
     if any(module.training for module in model.modules()):
         raise ContractError(f"{name}: the result must be in eval mode, got train mode")
+
+
+@torch.no_grad()
+def _restore(model: nn.Module, before: Mapping[str, Tensor], federated: Collection[str]) -> None:
+    """Undo what was changed outside of what is federated: it would be lost when that is sent."""
+    for key, value in model.state_dict().items():
+        if key not in federated:
+            value.copy_(before[key])
 
 
 def _warn_if_unchanged(name: str, model: nn.Module, before: Mapping[str, Tensor]) -> None:

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from fl_defense.facts import Facts
 from fl_defense.model.hooks import observe_layers
 from fl_defense.model.spec import ModelSpec
+from fl_defense.model.training import trainable
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
 from fl_defense.validation import require_positive
@@ -70,7 +71,7 @@ class CLP(Sanitizer):
         """Refuse a network in which nothing can be measured.
 
         Raises:
-            ValueError: if no convolution is followed by a BatchNorm.
+            ValueError: if no convolution is followed by a BatchNorm that may be changed.
         """
         _measurable(model, spec)
 
@@ -85,7 +86,7 @@ class CLP(Sanitizer):
         """Switch off the channels of `suspect` whose Lipschitz bound stands out of its layer.
 
         Raises:
-            ValueError: if no convolution is followed by a BatchNorm.
+            ValueError: if no convolution is followed by a BatchNorm that may be changed.
         """
         del state, reference
         model = copy.deepcopy(suspect)
@@ -104,14 +105,15 @@ class CLP(Sanitizer):
 
 
 def _measurable(model: nn.Module, spec: ModelSpec) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Return what `convolutions_with_batchnorm` finds; raise ValueError if that is nothing."""
+    """Return the pairs whose BatchNorm may be changed; raise ValueError if there is none."""
     pairs = convolutions_with_batchnorm(model, spec.input_shape)
     if not pairs:
         raise ValueError(
             "CLP measures convolutions followed by BatchNorm, got a network "
             f"({type(model).__name__}) that has none; use another defense, for example dhbe"
         )
-    return pairs
+    trainable(nn.ModuleList(batchnorm for _, batchnorm in pairs))
+    return [pair for pair in pairs if pair[1].weight.requires_grad]
 
 
 def convolutions_with_batchnorm(

@@ -34,9 +34,13 @@ def test_a_model_survives_the_way_there_and_back(
 
 def test_foreign_initial_arrays_are_named(tiny_model: nn.Module, tiny_spec: ModelSpec) -> None:
     state = dict(tiny_model.state_dict())
-    state.pop("0.weight")
-    with pytest.raises(ValueError, match=r"'0.weight' must be .* got absent"):
+    state["14.weight"] = state.pop("0.weight")
+    with pytest.raises(ValueError, match=r"'14.weight' must be absent .* got \(4, 1, 3, 3\)"):
         check_arrays(ArrayRecord(state), tiny_spec, "initial_arrays")
+    with pytest.raises(ValueError, match=r"'13.bias' must be \(3,\) .* got \(2,\)"):
+        check_arrays(ArrayRecord({"13.bias": torch.zeros(2)}), tiny_spec, "initial_arrays")
+    with pytest.raises(ValueError, match="must hold arrays of the model, got none"):
+        check_arrays(ArrayRecord(), tiny_spec, "initial_arrays")
 
 
 def test_initial_arrays_of_a_compiled_model_are_refused_with_the_cure(
