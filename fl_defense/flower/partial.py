@@ -35,6 +35,8 @@ class Part:
     ) -> None:
         self.template, self.spec, self._base = template, spec, base
         self._unfrozen = {name for name, each in template.named_parameters() if each.requires_grad}
+        self.has_begun = False
+        """Whether it is known what is federated."""
         self.sent: tuple[str, ...] | None = None
         """Names of the arrays that are federated, in the model's order; None: all of them."""
         self.rest: Mapping[str, Tensor] = {}
@@ -58,6 +60,7 @@ class Part:
         for name, parameter in self.template.named_parameters():
             parameter.requires_grad_(name in self._unfrozen and name not in values)
         self.rest = {name: state[name].detach().clone() for name in rest}
+        self.has_begun = True
 
     def digest(self) -> str:
         """Return what tells this rest from others; "" where all is sent."""

@@ -98,14 +98,12 @@ class ResumableStrategy(Strategy):
                 out is known from nowhere, or the defense has nothing to change in them.
             CheckpointError: if a resumed run federated other arrays, or had another `base`.
         """
-        self.part.begin(initial_arrays)
-        self._check_part()
+        self._take_part(initial_arrays)
         self.num_rounds = num_rounds
         finished = self._num_finished
         if finished == 0:
             self._carried = Carried(rest=self.part.digest())
             self._begin(initial_arrays)
-
         else:
             self._check_resumed(initial_arrays)
 
@@ -134,6 +132,11 @@ class ResumableStrategy(Strategy):
     @abstractmethod
     def _to_evaluate(self, arrays: ArrayRecord) -> ArrayRecord:
         """Return what evaluations measure where Flower would measure what clients are sent."""
+
+    def _take_part(self, arrays: ArrayRecord) -> None:
+        """Take these arrays for what is federated, if they can be repaired."""
+        self.part.begin(arrays)
+        self._check_part()
 
     def _check_resumed(self, initial_arrays: ArrayRecord) -> None:
         arrays = self._carried.arrays

@@ -202,6 +202,8 @@ class SanitizingStrategy(ResumableStrategy):
         """Let the inner strategy configure the round, from the arrays that clients are sent."""
         if server_round <= self._num_finished:
             return []
+        if not self.part.has_begun:  # a loop without `start`
+            self._take_part(arrays)
         go_on_from(self.strategy, arrays)
         self._carried.arrays = arrays
         configured = self.strategy.configure_train(server_round, arrays, config, grid)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from torch import Tensor, nn
 
 from fl_defense.flower.checkpoint import CheckpointFile
@@ -271,6 +271,20 @@ def test_a_rest_that_nobody_knows_is_refused_before_the_first_round(lab: PartLab
     with pytest.raises(ValueError, match=r"'1.weight', which are constants .* give the server's"):
         lab.run(Halve(), personal)
     assert lab.outcomes == []
+
+
+def test_a_loop_of_ones_own_may_federate_a_part(lab: PartLab) -> None:
+    wanted = lab.run(Halve(), HEAD, rounds=1, min_agreement=0)
+    grid = ToyGrid([drifts] * NUM_CLIENTS, lab.reply)
+    strategy = lab.strategy(Halve(), min_agreement=0)
+    messages = strategy.configure_train(1, lab.part(HEAD), ConfigRecord(), grid)
+    strategy.aggregate_train(1, grid.send_and_receive(messages))
+    assert strategy.released is not None
+    assert list(strategy.released) == list(HEAD)
+    assert wanted.keys() == strategy.released.keys()
+    unknown = lab.strategy(Halve(), base=None)
+    with pytest.raises(ValueError, match=r"makes '0\.weight' anew at each call"):
+        unknown.configure_train(1, lab.part(HEAD), ConfigRecord(), grid)
 
 
 def test_counters_alone_may_be_left_out(lab: PartLab) -> None:
