@@ -15,11 +15,16 @@ class Count:
     left_out_honest: int = 0
     kept_malicious: int = 0
     kept_honest: int = 0
+    weight_malicious: float = 0.0
+    """Sum of the weights; of a screen that leaves nobody out they alone tell what it did."""
+    weight_honest: float = 0.0
 
-    def add(self, *, left_out: bool, malicious: bool) -> None:
+    def add(self, *, weight: float, malicious: bool) -> None:
         """Count one reply."""
-        name = f"{'left_out' if left_out else 'kept'}_{'malicious' if malicious else 'honest'}"
+        kind = "malicious" if malicious else "honest"
+        name = f"{'kept' if weight > 0 else 'left_out'}_{kind}"
         setattr(self, name, getattr(self, name) + 1)
+        setattr(self, f"weight_{kind}", getattr(self, f"weight_{kind}") + weight)
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts and their rates; a rate of nothing is None."""
@@ -27,10 +32,15 @@ class Count:
         malicious = self.left_out_malicious + self.kept_malicious
         honest = self.left_out_honest + self.kept_honest
         return {
-            **vars(self),
+            "left_out_malicious": self.left_out_malicious,
+            "left_out_honest": self.left_out_honest,
+            "kept_malicious": self.kept_malicious,
+            "kept_honest": self.kept_honest,
             "precision": _share(self.left_out_malicious, left_out),
             "recall": _share(self.left_out_malicious, malicious),
             "false_positive_rate": _share(self.left_out_honest, honest),
+            "mean_weight_malicious": _share(self.weight_malicious, malicious),
+            "mean_weight_honest": _share(self.weight_honest, honest),
         }
 
 
@@ -46,7 +56,7 @@ def judge(rounds: Sequence[MeasuredRound]) -> dict[str, dict[str, Any]]:
             count = counts.setdefault(screen["screen"], Count())
             for said in screen["verdicts"]:
                 malicious = said["client"] in each.malicious
-                count.add(left_out=said["weight"] == 0, malicious=malicious)
+                count.add(weight=said["weight"], malicious=malicious)
     return {name: count.to_json() for name, count in counts.items()}
 
 
@@ -69,5 +79,5 @@ def _clients(verdicts: Iterable[dict[str, Any]]) -> set[int]:
     return {each["client"] for each in verdicts}
 
 
-def _share(part: int, whole: int) -> float | None:
+def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None

@@ -91,6 +91,18 @@ def _aggregation(scenario: "Scenario") -> Iterator[Fault]:
         yield Fault("aggregator", str(error))
 
 
+def _screened(scenario: "Scenario") -> Iterator[Fault]:
+    num = scenario.num_replies
+    for screen in scenario.screens:
+        least = getattr(screen, "least_replies", 1)
+        if num < least:
+            yield Fault(
+                "screens.least-replies",
+                f"{type(screen).__name__} compares at least {least} replies, and a round has "
+                f"{num}; ask more clients or take another screen",
+            )
+
+
 def _metrics(scenario: "Scenario") -> Iterator[Fault]:
     known = {metric.name: metric for metric in STANDARD}
     for metric in scenario.metrics:
@@ -103,6 +115,7 @@ def _metrics(scenario: "Scenario") -> Iterator[Fault]:
 
 CROSS_CHECKS = (
     CrossCheck(frozenset({"clients"}), _replies),
+    CrossCheck(frozenset({"clients", "screens"}), _screened),
     CrossCheck(frozenset({"defense", "screens", "data"}), _surrogates),
     CrossCheck(frozenset({"data", "backdoor"}), _backdoors),
     CrossCheck(frozenset({"attack", "backdoor"}), _planted),

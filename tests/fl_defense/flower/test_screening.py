@@ -26,6 +26,7 @@ from tests.fl_defense.flower.test_strategy import (
     sends_nan,
     stays,
 )
+from tests.fl_defense.screens.test_peers import QUICK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +164,26 @@ def test_memories_are_in_the_checkpoint(lab: Lab, tmp_path: Any) -> None:
     screens = file.read().carried.screens
     assert screens is not None
     assert screens["0 LeavesOut"]["rounds"] == 2
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_screens_of_the_literature_run_in_a_federation(
+    lab: Lab, tmp_path: Any, name: str
+) -> None:
+    file = CheckpointFile(path=tmp_path / "checkpoint")
+    screen = QUICK[name]
+    lab.run(FedAvg().build(8, 8), NoDefense(), [drifts] * 8, rounds=2, screens=[screen],
+            checkpoint_file=file, min_agreement=0)  # fmt: skip
+    for record in lab.records[1:]:
+        (said,) = record.details["screens"]
+        assert (said["screen"], len(said["verdicts"])) == (type(screen).__name__, 8)
+        assert "failed" not in record.details.get("kept_sent", "")
+    states = file.read().carried.screens
+    assert states is not None
+    state = states[f"0 {type(screen).__name__}"]
+    assert (state is not None) == (name == "foolsgold")
+    if state is not None:
+        assert set(state["seen"].values()) == {2}
 
 
 def test_what_is_no_screen_is_refused_at_once(lab: Lab) -> None:

@@ -31,6 +31,9 @@ def test_verdicts_are_counted_against_the_truth_of_their_round() -> None:
     assert norms["precision"] == 0.5
     assert norms["recall"] == 0.5
     assert norms["false_positive_rate"] == pytest.approx(1 / 4)
+    assert (norms["mean_weight_malicious"], norms["mean_weight_honest"]) == (0.5, 0.75)
+    assert found["Late"]["mean_weight_honest"] == 0.75
+    assert found["Late"]["mean_weight_malicious"] is None
     assert found["Late"]["precision"] is None
     assert found["Late"]["recall"] is None
     assert found["Late"]["false_positive_rate"] == 0

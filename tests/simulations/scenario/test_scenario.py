@@ -205,6 +205,7 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("aggregator: {name: bulyan, num-malicious: 2}", "aggregator: num-malicious 2 needs at least 11 replies a round (n >= 4f + 3), got 10; lower it or ask more clients"),
         ("aggregator: {name: krum, num-malicious: 4}", "aggregator: num-malicious 4 needs at least 11 replies a round (n > 2f + 2), got 10; lower it or ask more clients"),
         ("clients: {count: 3, per-round: 4}", "clients.per-round: must be at most the count of 3, got 4; lower it"),
+        ("clients: {count: 2}\nscreens: {name: flame}", "screens.least-replies: FLAME compares at least 3 replies, and a round has 2; ask more clients or take another screen"),
         ("repair: {schedule: {every: 0}}", "repair.schedule: every must be at least 1 or null, got 0"),
         ("repair: {inspect-at: '99'}", "repair.inspect-at: the model has no submodule '99'; possible: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"),
     ],
