@@ -52,8 +52,44 @@ class Mutant:
 
 
 SANITIZERS, ROUNDS, FLOWER = "fl_defense/sanitizers", "fl_defense/rounds", "fl_defense/flower"
+SCREENS = "fl_defense/screens"
 TESTS = "tests/fl_defense"
 MUTANTS = (
+    Mutant(
+        "screens compare every reply by the first one's update",
+        f"{SCREENS}/updates.py",
+        "_difference(each[some], old[some]) for each in new",
+        "_difference(new[0][some], old[some]) for each in new",
+        f"{TESTS}/screens/test_flame.py",
+    ),
+    Mutant(
+        "DeepSight's vote is inverted",
+        f"{SCREENS}/deepsight.py",
+        "if part >= self.suspicious_share:",
+        "if part < self.suspicious_share:",
+        f"{TESTS}/screens/test_deepsight.py",
+    ),
+    Mutant(
+        "screens draw where they ask for names",
+        f"{SCREENS}/updates.py",
+        "    with torch.random.fork_rng(devices=[]):",
+        "    if True:",
+        f"{TESTS}/screens/test_updates.py",
+    ),
+    Mutant(
+        "FoolsGold forgets",
+        f"{SCREENS}/foolsgold.py",
+        "total = sums[reply.node] + update if reply.node in sums else update",
+        "total = update",
+        f"{TESTS}/screens/test_foolsgold.py",
+    ),
+    Mutant(
+        "FilterFL looks at one class",
+        f"{SCREENS}/filterfl.py",
+        "score = max(sure)",
+        "score = sure[0]",
+        f"{TESTS}/screens/test_filterfl.py",
+    ),
     Mutant(
         "DHBE searches in train mode",
         f"{SANITIZERS}/dhbe/adversaries.py",

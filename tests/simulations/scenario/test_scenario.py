@@ -189,7 +189,7 @@ def test_another_name_drops_the_fields_of_the_part_that_it_replaces(tmp_path: Pa
         ("defense: dhbe", "defense: must be a mapping with a name, got 'dhbe'"),
         ("defense: {name: dhbe, preset: fast}", "defense: preset: 'fast' is not one of per-round, faithful"),
         ("defense: {name: dhbe, scene-share: 2}", "defense: scene_share must be in [0, 1], got 2.0"),
-        ("data: {name: imagenet}", "data: 'imagenet' is not one of digits, fashion-mnist, cifar10, gtsrb, image-folder, package.module:Class; did you mean 'image-folder'?"),
+        ("data: {name: imagenet}", "data: 'imagenet' is not one of digits, fashion-mnist, emnist, cifar10, cifar100, gtsrb, tiny-imagenet, image-folder, package.module:Class; did you mean 'tiny-imagenet'?"),
         ("data: {name: image-folder}", "data.root: is missing; add it"),
         ("data: {name: image-folder, root: /nowhere}", "data: /nowhere/train: no such folder; image-folder needs /nowhere/train and /nowhere/test with one folder per class"),
         ("model: {name: resnet, depth: 12}", "model.depth: input should be 10 or 18, got 12"),
