@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,15 @@ SQUEEZES = {
     "Hardsigmoid": "a hard sigmoid",
     "Hardtanh": "a hard tanh",
     "Clamp": "a clamp",
+    "LogSigmoid": "a log-sigmoid",
+    "Softplus": "a softplus",
+    "Exp": "an exponential",
 }
 """Last steps whose answers are no logits, by autograd's names."""
 CHANGES_OF_SHAPE = ("View", "Squeeze", "Unsqueeze", "Reshape", "Clone", "Alias", "UnsafeView")
 """Beginnings of autograd's names of what only arranges values."""
+BY_A_NUMBER = ("ToCopy", "Mul", "Div", "Add", "Sub", "Neg")
+"""The same of what changes the dtype, or has only one operand that is no constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,9 @@ class Pixels:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             value = getattr(self, name)
-            values = (value,) if isinstance(value, int | float) else tuple(value)
+            values = (value,) if isinstance(value, Real) else tuple(value)
+            if not all(isinstance(each, Real) for each in values):
+                raise ValueError(f"{name} must be numbers, one per channel, got {value!r}")
             object.__setattr__(self, name, values)
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
@@ -123,6 +131,8 @@ class ModelSpec:
             raise ValueError(
                 f"input_shape must be (channels, height, width), got {self.input_shape}"
             )
+        if isinstance(self.num_classes, bool) or not isinstance(self.num_classes, Integral):
+            raise ValueError(f"num_classes must be a whole number, got {self.num_classes!r}")
         require_at_least(self, num_classes=2)
         if len(self.pixels.mean) not in (1, self.input_shape[0]):
             raise ValueError(
@@ -216,8 +226,11 @@ def _require_logits(answer: Tensor) -> None:
         ValueError: if they are no logits.
     """
     node = answer.grad_fn
-    while node is not None and node.name().startswith(CHANGES_OF_SHAPE):
-        node = node.next_functions[0][0]
+    while node is not None and (
+        node.name().startswith(CHANGES_OF_SHAPE)
+        or (node.name().startswith(BY_A_NUMBER) and _operands(node) == 1)
+    ):
+        node = next(each for each, _ in node.next_functions if each is not None)
     made_by = "" if node is None else node.name().partition("Backward")[0]
     sums_to_one = answer.min() >= 0 and (answer.sum() - 1).abs() < SUMS_TO_ONE
     if sums_to_one or made_by in SQUEEZES:
@@ -226,6 +239,11 @@ def _require_logits(answer: Tensor) -> None:
             f"must answer with logits, got what {last} makes of them, on which distances between "
             "answers say little; return what goes into it"
         )
+
+
+def _operands(node: torch.autograd.graph.Node) -> int:
+    """Return of how many operands that are no constants a step made its answer."""
+    return sum(each is not None for each, _ in node.next_functions)
 
 
 def _require_state(model: nn.Module) -> None:
@@ -239,6 +257,13 @@ def _require_state(model: nn.Module) -> None:
             raise ValueError(
                 f"{name} has no shape before the first image (a lazy layer); pass one image "
                 "through the network where it is built, or give the layer its sizes"
+            )
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"must be built in float32, got {name!r} in {kind}; let `build` return "
+                f"model.float(): arrays in {kind} are taken and sent as they are"
             )
     try:
         copy.deepcopy(model)

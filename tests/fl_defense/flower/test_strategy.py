@@ -247,6 +247,27 @@ def test_without_a_defense_the_inner_strategy_is_unchanged_to_the_bit(
             assert torch.equal(wrapped[key], value.to(wrapped[key].dtype)), key
 
 
+@pytest.mark.parametrize("name", ["fedavg", "fedadam", "krum"])
+def test_arrays_in_half_precision_are_taken_and_sent_in_it(
+    tiny_model: nn.Module, tiny_spec: ModelSpec, reply: Callable[..., Message], name: str
+) -> None:
+    lab = Lab(copy.deepcopy(tiny_model).half(), tiny_spec, reply)
+    final = lab.run(inner_strategies()[name], Halve(), [stays] * NUM_CLIENTS, min_agreement=0)
+    assert [each.num_replies for each in lab.records] == [0, 8, 8, 8]
+    for key, parameter in lab.model.named_parameters():
+        assert final[key].dtype == torch.float16
+        assert torch.allclose(final[key], parameter / 8, atol=1e-3), key
+
+
+def test_replies_in_another_precision_than_was_sent_are_told_the_cure(lab: Lab) -> None:
+    def half(received: dict[str, Tensor], node: int) -> dict[str, Tensor]:
+        return {k: v.half() if v.is_floating_point() else v for k, v in received.items()}
+
+    lab.run(FedAvg().build(8, 8), NoDefense(), [half] * NUM_CLIENTS, rounds=1)
+    (reason,) = {each.reason for each in lab.outcomes[1].rejections}
+    assert reason.endswith("got float16[4, 1, 3, 3]; send weights in the dtype in which they came")
+
+
 def test_a_counter_cannot_win_krums_selection(lab: Lab) -> None:
     """Two clients far off in the weights but central in the counter must not be chosen."""
 

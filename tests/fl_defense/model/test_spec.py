@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec, Pixels, try_model
@@ -169,3 +169,57 @@ def test_what_build_returns_must_be_a_fresh_plain_network(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         try_model(spec_of(build))
+
+
+@pytest.mark.parametrize(
+    ("last", "word"),
+    [
+        (lambda logits: logits.sigmoid() * 2 - 1, "a sigmoid"),
+        (lambda logits: logits.softmax(1).double().float(), "a softmax"),
+        (nn.functional.logsigmoid, "a log-sigmoid"),
+        (nn.functional.softplus, "a softplus"),
+        (torch.exp, "an exponential"),
+    ],
+)
+def test_what_hides_behind_a_number_or_a_dtype_is_no_logit(
+    last: Callable[[Tensor], Tensor], word: str
+) -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return last(self.linear(images.flatten(1)))
+
+    spec = ModelSpec(build=Squeezed, input_shape=(1, 8, 8), num_classes=3)
+    with pytest.raises(ValueError, match=f"got what {word} makes of them"):
+        try_model(spec)
+
+
+def test_logits_times_a_temperature_and_moved_are_logits() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(64, 3), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.scale * (self.linear(images.flatten(1)) / 3 + 1)
+
+    assert try_model(ModelSpec(build=Scaled, input_shape=(1, 8, 8), num_classes=3)) is not None
+
+
+def test_a_network_in_half_precision_is_refused_with_the_cure() -> None:
+    def half() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).half()
+
+    spec = ModelSpec(build=half, input_shape=(1, 8, 8), num_classes=3)
+    with pytest.raises(ValueError, match=r"built in float32, got '1.weight' in float16; let"):
+        try_model(spec)
+
+
+def test_numbers_that_are_none_are_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="num_classes must be a whole number, got '3'"):
+        ModelSpec(build=nn.Identity, input_shape=(1, 8, 8), num_classes="3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mean must be numbers, one per channel"):
+        Pixels(mean=("a",))  # type: ignore[arg-type]
