@@ -70,6 +70,14 @@ class Inspection(Method, Protocol):
         del model, spec
         return None
 
+    def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
+        """Return why finding nothing in a model of this kind says nothing, or None.
+
+        Its bar is of other kinds of models; what exceeds it is told all the same.
+        """
+        del model, spec
+        return None
+
     @abstractmethod
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None

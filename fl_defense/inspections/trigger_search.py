@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fl_defense.facts import Facts
 from fl_defense.inspections.base import Inspection
 from fl_defense.model.batches import in_chunks
+from fl_defense.model.batchnorm import keeps_statistics
 from fl_defense.model.precision import Execution
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, require_image_gradient, seeded
@@ -41,7 +42,7 @@ from fl_defense.state import State
 from fl_defense.surrogates.familiarity import draw_familiar
 from fl_defense.surrogates.pool import ScenePool
 from fl_defense.surrogates.scenes import Scenes
-from fl_defense.validation import require_at_least, require_declared, require_positive
+from fl_defense.validation import require, require_at_least, require_declared, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,12 @@ class TriggerSearch(Inspection):
     """The same for smaller images, of which a patch covers more: 1 of 20 clean networks of 16x16
     digits exceeds it."""
     small_below: int = 28
-    """Side in pixels below which an image is small."""
+    """Side in pixels below which an image is small. Where nothing is found in small images, or in
+    models that the settings below leave out, the verdict is "not verified"."""
+    large_above: int = 80
+    """Side in pixels above which the places of a patch no longer touch."""
+    calibrated_classes: tuple[int, int] = (10, 43)
+    """Fewest and most classes of the models that the bars were compared with."""
     places: PatchSearchSettings = PatchSearchSettings()
     """How a patch is searched for each place."""
     distortions: DistortionSettings = DistortionSettings()
@@ -131,6 +137,10 @@ class TriggerSearch(Inspection):
         require_at_least(self, batch_size=1, num_candidates=1, images_per_candidate=1)
         require_at_least(self, small_below=1)
         require_positive(self, "patch_bar", "bar_of_small_images")
+        require_at_least(self, large_above=self.small_below)
+        fewest, most = self.calibrated_classes
+        wanted = "two numbers from 2 on, ascending"
+        require(2 <= fewest <= most, "calibrated_classes", wanted, self.calibrated_classes)
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse images that are too small, and networks that gradients do not pass.
@@ -149,6 +159,23 @@ class TriggerSearch(Inspection):
         del model
         is_small = min(spec.input_shape[1:]) < self.small_below
         return self.bar_of_small_images if is_small else self.patch_bar
+
+    def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
+        """Say so of images too small or too large, few or many classes, and without BatchNorm."""
+        _, height, width = spec.input_shape
+        fewest, most = self.calibrated_classes
+        reasons = []
+        if min(height, width) < self.small_below:
+            reasons.append(f"images of {height}x{width}, below {self.small_below} pixels")
+        if max(height, width) > self.large_above:
+            reasons.append(f"images of {height}x{width}, above {self.large_above} pixels")
+        if not fewest <= spec.num_classes <= most:
+            reasons.append(f"{spec.num_classes} classes, not {fewest} to {most}")
+        if not keeps_statistics(model):
+            reasons.append("no BatchNorm that tells which scenes are familiar")
+        if not reasons:
+            return None
+        return "the search is not calibrated for such a model: " + ", ".join(reasons)
 
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None

@@ -24,6 +24,20 @@ def non_negative_buffers(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_buffers() if name.split(".")[-1] in known)
 
 
+def keeps_statistics(model: nn.Module) -> bool:
+    """Tell whether a model remembers, in some BatchNorm layer, what its images were like."""
+    return len(_keeping(model)) > 0
+
+
+def _keeping(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the BatchNorm layers that keep statistics, by name."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+
+
 @torch.no_grad()
 def correct_statistics(teacher: nn.Module, student: nn.Module, inputs: Tensor) -> None:
     """Give the student's BatchNorm layers statistics that fit its weights, in place.
@@ -66,11 +80,7 @@ def before_each_batchnorm(
     model: nn.Module, act: Callable[[str, nn.Module, tuple[Tensor]], None]
 ) -> Iterator[None]:
     """Call `act(name, layer, arguments)` before each BatchNorm layer that keeps statistics."""
-    layers = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+    layers = _keeping(model)
     hooks = [module.register_forward_pre_hook(partial(act, name)) for name, module in layers]
     with removed_after(hooks):
         yield

@@ -47,7 +47,8 @@ class RoundRecord:
     """Its result passed the do-no-harm gate and was taken: it is harmless."""
     verdict: Word | None = None
     """Whether the repair worked, by a search in the model that would be released: "repaired",
-    "nothing found", "not repaired"; None: nothing was verified."""
+    "nothing found", "not repaired", or "not verified" where nothing was found in a model of a kind
+    that the search is not calibrated for; None: nothing was searched."""
     agreement: float | None = None
     """Share of surrogate images that aggregate and repaired model put into the same class, a mean
     over the classes, in [0, 1]; None: not measured."""
@@ -108,6 +109,7 @@ class RoundRecord:
         }
         if self.verdict is not None:
             figures["defense-not-repaired"] = int(self.verdict == "not repaired")
+            figures["defense-not-verified"] = int(self.verdict == "not verified")
         if self.agreement is not None:
             figures["defense-agreement"] = self.agreement
         return figures

@@ -216,7 +216,7 @@ class Repairer:
             logger.exception("round %d: the repair could not be verified", server_round)
             failure = f"{type(error).__name__}: {error}"
             return replace(outcome, details={**outcome.details, "verify_failure": failure})
-        level = logging.WARNING if verdict.word == "not repaired" else logging.INFO
+        level = logging.WARNING if verdict.word.startswith("not ") else logging.INFO
         logger.log(level, "round %d: %s (%s)", server_round, verdict.word, verdict.reason)
         return replace(
             outcome,

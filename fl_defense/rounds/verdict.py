@@ -14,7 +14,7 @@ from fl_defense.inspections import Finding, Inspection
 from fl_defense.log import logger
 from fl_defense.model.spec import ModelSpec
 
-Word = Literal["repaired", "nothing found", "not repaired"]
+Word = Literal["repaired", "nothing found", "not repaired", "not verified"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,24 @@ class RepairVerdict:
     """In the model that is released; the same if that is the suspect."""
     bar: float
     """Anomaly above which a model of this kind is taken for backdoored."""
+    blind: str | None = None
+    """Why finding nothing says nothing of a model of this kind, or None."""
 
     @property
     def word(self) -> Word:
         """The verdict; "not repaired" also of a repair that has put something there."""
         if exceeds(self.left, self.bar):
             return "not repaired"
-        return "repaired" if exceeds(self.found, self.bar) else "nothing found"
+        if exceeds(self.found, self.bar):
+            return "repaired"
+        return "nothing found" if self.blind is None else "not verified"
 
     @property
     def reason(self) -> str:
-        """One line: the strongest trigger before and after, against the bar."""
+        """One line: why nothing can be told, and the strongest trigger before and after."""
         before, after = describe(self.found), describe(self.left)
-        return f"before: {before}; after: {after}; bar {self.bar:g}"
+        figures = f"before: {before}; after: {after}; bar {self.bar:g}"
+        return f"{self.blind}; {figures}" if self.word == "not verified" else figures
 
     @property
     def details(self) -> dict[str, Any]:
@@ -52,19 +57,25 @@ class RepairVerdict:
             figures[f"{name}_kind"] = finding.kind
             figures[f"{name}_class"] = finding.suspected_class
             figures[f"{name}_anomaly"] = finding.anomaly
+        if self.blind is not None:
+            figures["not_calibrated"] = self.blind
         return figures
 
 
 def fitting(inspection: Inspection | None, model: nn.Module, spec: ModelSpec) -> Inspection | None:
     """Return an inspection that is to verify repairs; None, and say so, if it takes no such model.
 
-    A defense that repairs the model without it is not refused for that.
+    A defense that repairs the model without it is not refused for that. Where finding nothing will
+    say nothing, that is told before anything is released.
     """
     if inspection is None:
         return None
     try:
         inspection.check(model, spec)
         if inspection.bar_for(model, spec) is not None:
+            blind = inspection.blind_to(model, spec)
+            if blind is not None:
+                logger.warning("repairs where nothing is found count as not verified: %s", blind)
             return inspection
         reason = f"{type(inspection).__name__} has no bar"
     except ValueError as error:
@@ -110,4 +121,5 @@ def judge(
         raise ValueError(f"{type(inspection).__name__} has no bar for such a model; take another")
     found = found or inspection.inspect(suspect, spec, seed=seed)
     left = found if released is suspect else inspection.inspect(released, spec, seed=seed)
-    return RepairVerdict(found=found, left=left, bar=bar)
+    blind = inspection.blind_to(suspect, spec)
+    return RepairVerdict(found=found, left=left, bar=bar, blind=blind)

@@ -122,8 +122,13 @@ class InspectRequest(ModelRequest):
                 raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
         bar = self.inspection.bar_for(model, spec)
         verdict, notes = "not judged", notes_on(model, spec, device)
-        if bar is not None and not notes:
-            verdict = "suspected" if exceeds(found, bar) else "nothing found"
+        blind = self.inspection.blind_to(model, spec)
+        if blind is not None:
+            notes.append(blind)
+        if bar is not None and exceeds(found, bar) and notes in ([], [blind]):
+            verdict = "suspected"
+        elif bar is not None and not notes:
+            verdict = "nothing found"
         # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
         fields = {name: value for name, value in vars(found).items() if name != "dummies"}
         judged = {"verdict": verdict, "reason": describe(found), "bar": bar}

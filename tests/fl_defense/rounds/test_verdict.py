@@ -23,6 +23,7 @@ class Weighing(Inspection):
     """Finds the sum of a model's weights; notes its seeds."""
 
     bar: float | None = 1.0
+    blind: str | None = None
     seeds: list[int] = field(default_factory=list)
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
@@ -31,6 +32,9 @@ class Weighing(Inspection):
 
     def bar_for(self, model: nn.Module, spec: ModelSpec) -> float | None:
         return self.bar
+
+    def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
+        return self.blind
 
     def inspect(
         self, model: nn.Module, spec: ModelSpec, *, seed: int = 0, state: State | None = None
@@ -63,6 +67,55 @@ def test_the_word_follows_from_what_is_left_and_what_was_there(
 ) -> None:
     verdict = judge(Weighing(), SPEC, weighing(before), weighing(after), seed=7)
     assert verdict.word == word
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [(3.0, 0.5, "repaired"), (0.5, 0.5, "not verified"), (0.5, 2.0, "not repaired")],
+)
+def test_where_the_search_is_blind_finding_nothing_says_nothing(
+    before: float, after: float, word: str
+) -> None:
+    verdict = judge(Weighing(blind="too small"), SPEC, weighing(before), weighing(after), seed=7)
+    assert verdict.word == word
+    assert verdict.reason.startswith("too small; before: ") == (word == "not verified")
+    assert verdict.details["not_calibrated"] == "too small"
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "norm", "reason"),
+    [
+        ((1, 28, 28), 10, "batch", None),
+        ((3, 80, 80), 43, "batch", None),
+        ((1, 28, 27), 10, "batch", "images of 28x27, below 28 pixels"),
+        ((3, 32, 81), 10, "batch", "images of 32x81, above 80 pixels"),
+        ((3, 32, 32), 9, "batch", "9 classes, not 10 to 43"),
+        ((3, 32, 32), 100, "batch", "100 classes, not 10 to 43"),
+        ((3, 32, 32), 10, "none", "no BatchNorm that tells which scenes are familiar"),
+        ((1, 16, 16), 2, "batch", "images of 16x16, below 28 pixels, 2 classes, not 10 to 43"),
+    ],
+)
+def test_the_trigger_search_says_for_which_models_it_is_not_calibrated(
+    shape: tuple[int, int, int], classes: int, norm: str, reason: str | None
+) -> None:
+    model: nn.Module = nn.BatchNorm2d(shape[0]) if norm == "batch" else nn.GroupNorm(1, shape[0])
+    spec = ModelSpec(build=nn.Identity, input_shape=shape, num_classes=classes)
+    wanted = reason and f"the search is not calibrated for such a model: {reason}"
+    assert TriggerSearch().blind_to(model, spec) == wanted
+
+
+def test_a_batchnorm_without_statistics_remembers_nothing() -> None:
+    spec = ModelSpec(build=nn.Identity, input_shape=(3, 32, 32), num_classes=10)
+    model = nn.BatchNorm2d(3, track_running_stats=False)
+    assert "no BatchNorm" in str(TriggerSearch().blind_to(model, spec))
+
+
+def test_a_verdict_that_will_say_nothing_is_told_before_any_round(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inspection = Weighing(blind="images of 8x8 are too small")
+    assert fitting(inspection, weighing(1), SPEC) is inspection
+    assert "nothing is found count as not verified: images of 8x8 are too small" in caplog.text
 
 
 def test_both_models_are_inspected_on_the_same_scenes() -> None:

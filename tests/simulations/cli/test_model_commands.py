@@ -316,7 +316,8 @@ def test_inspect_finds_a_trigger_and_draws_it(victim: Path, tmp_path: Path) -> N
     quiet = call("inspect", victim, *MODEL, *FORM, *high)
     assert quiet.exit_code == 0
     shown = quiet.stdout
-    assert "verdict:             nothing found" in shown
+    assert "verdict:             not judged" in shown
+    assert "not calibrated for such a model: images of 16x16, below 28 pixels" in shown
     assert f"suspected class:     {found.suspected_class}" in shown
     assert "kind:                patch" in shown
     assert "patch:" not in shown
