@@ -30,6 +30,9 @@ def compare(
         str | None,
         typer.Option(help="Reference of paired differences, e.g. defense.name=none."),
     ] = None,
+    interval: Annotated[
+        str, typer.Option(help="t, or bootstrap, which stays in [0, 1]; json has both.")
+    ] = "t",
 ) -> None:
     """Compare finished runs: means over seeds with intervals, differences, the worst attack."""
     with clear_errors():
@@ -37,7 +40,7 @@ def compare(
         from simulations.measurement.reading import as_written
 
         with as_written(*folders):
-            table = compare(folders, stage=stage, form=form, against=against)
+            table = compare(folders, stage=stage, form=form, against=against, interval=interval)
         print(table)  # noqa: T201 - for a pipe
         tell_doubts(folders)
 

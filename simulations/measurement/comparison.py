@@ -14,6 +14,9 @@ from simulations.scenario import ConfigError
 Settings = tuple[tuple[str, Any], ...]
 """Fields in which groups differ, with a group's values."""
 
+DEFENDING = ("attack", "defense", "screens", "repair")
+"""Parts in which an honest undefended run may differ from the run that it is compared with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -27,6 +30,21 @@ class Group:
     def label(self) -> str:
         """The settings in words."""
         return ", ".join(f"{field}={_word(value)}" for field, value in self.settings) or "all runs"
+
+    @property
+    def cells(self) -> list[str]:
+        """The settings' values and the number of seeds, as they stand in tables."""
+        values = ["–" if value is None else str(value) for _, value in self.settings]
+        return [*values, str(len(self.runs))]
+
+    @property
+    def is_undefended(self) -> bool:
+        """Whether no run has a defense or a screen."""
+        return all(
+            run.settings.get("defense.name", "none") == "none"
+            and not any(field.startswith("screens.") for field in run.settings)
+            for run in self.runs.values()
+        )
 
     def estimate(self, quantity: Callable[[FinishedRun], float | None]) -> Estimate | None:
         """Return the mean over the seeds of what was measured; None if nothing was."""
@@ -112,6 +130,27 @@ class Comparison:
                 return other
         return None
 
+    def honest_of(self, group: Group) -> Group | None:
+        """Return the group that nobody attacks: undefended, else with the defense of `group`."""
+        settings = dict(group.settings)
+
+        def is_like(other: Group, parts: Sequence[str]) -> bool:
+            return all(
+                value == settings.get(field)
+                for field, value in other.settings
+                if field.split(".")[0] not in parts
+            )
+
+        honest = [
+            other for other in self.groups if dict(other.settings).get("attack.name") == "none"
+        ]
+        undefended = [
+            other for other in honest if other.is_undefended and is_like(other, DEFENDING)
+        ]
+        return next(
+            iter((*undefended, *(each for each in honest if is_like(each, ("attack",))))), None
+        )
+
     def worst_cases(self) -> list[WorstCase]:
         """Return the worst case over the attacks for every choice of the other settings.
 
@@ -140,24 +179,6 @@ class Comparison:
     def _robustness(self, group: Group) -> float:
         found = group.estimate(self.rate("robust_accuracy"))
         return -1.0 if found is None else found.mean
-
-
-def to_json(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the groups as JSON values."""
-    return [
-        {
-            "settings": dict(group.settings),
-            "seeds": sorted(group.runs),
-            "folders": [str(run.folder) for run in group.runs.values()],
-            "stage": comparison.stage,
-            **{
-                metric: None if (found := group.estimate(comparison.rate(metric))) is None
-                else vars(found)
-                for metric in comparison.columns
-            },
-        }
-        for group in comparison.groups
-    ]  # fmt: skip
 
 
 def _same_part(field: str, part: str) -> bool:

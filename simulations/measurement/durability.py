@@ -9,6 +9,9 @@ from simulations.measurement.measured_round import MeasuredRound
 BOUNDS = (0.5, 0.1)
 """Attack success rates below which a backdoor counts as fading, and as gone."""
 
+MARGIN = 0.01
+"""Accuracy that may be missing where another run's is said to be reached."""
+
 
 def durability(rounds: Sequence[MeasuredRound], stage: str) -> dict[str, Any]:
     """Return how a stage's attack success rate went.
@@ -34,6 +37,26 @@ def durability(rounds: Sequence[MeasuredRound], stage: str) -> dict[str, Any]:
         },
         "asr_area": mean_height([point for point in curve if point[0] >= attacked[0]]),
     }
+
+
+def rounds_until_accuracy(
+    rounds: Sequence[MeasuredRound], stage: str, accuracy: float
+) -> int | None:
+    """Return the first measured round after the start whose accuracy is near enough to another.
+
+    Args:
+        rounds: all of a run, in order.
+        stage: whose accuracy.
+        accuracy: to reach but for `MARGIN`, such as that of a run in which all are honest.
+
+    Returns:
+        The round, from 1; None if there is none.
+    """
+    for each in rounds:
+        reached = each.rate(stage, "accuracy")
+        if each.round > 0 and reached is not None and reached >= accuracy - MARGIN:
+            return each.round
+    return None
 
 
 def asr_curve(rounds: Sequence[MeasuredRound], stage: str) -> list[tuple[int, float]]:

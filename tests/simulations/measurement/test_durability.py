@@ -1,7 +1,7 @@
 import pytest
 
 from fl_defense.rounds.records import RoundRecord
-from simulations.measurement.durability import durability, mean_height
+from simulations.measurement.durability import durability, mean_height, rounds_until_accuracy
 from simulations.measurement.measured_round import MeasuredRound
 
 
@@ -40,3 +40,18 @@ def test_without_an_attack_there_is_no_durability() -> None:
         "rounds_until_asr_below": {"0.5": None, "0.1": None}, "asr_area": None,
     }  # fmt: skip
     assert mean_height([(1, 0.3)]) is None
+
+
+def test_accuracy_is_reached_in_the_first_round_that_misses_a_hundredth_at_most() -> None:
+    rounds = [
+        MeasuredRound(
+            record=RoundRecord(round=number),
+            rates={} if rate is None else {"sent": {"accuracy": rate}},
+        )
+        for number, rate in enumerate((0.95, 0.5, None, 0.85, 0.891, 0.95))
+    ]
+    # Round 0 is the start, round 2 was not measured.
+    assert rounds_until_accuracy(rounds, "sent", 0.9) == 4
+    assert rounds_until_accuracy(rounds, "sent", 0.93) == 5
+    assert rounds_until_accuracy(rounds, "sent", 0.97) is None
+    assert rounds_until_accuracy(rounds, "released", 0.5) is None
