@@ -6,16 +6,19 @@ import torch
 from torch import Tensor
 
 
-def require_hdbscan() -> None:
+def require_hdbscan(screen: object) -> None:
     """Refuse where scikit-learn is not installed.
+
+    Args:
+        screen: what needs it.
 
     Raises:
         ValueError: if it is not; the message says how to get it.
     """
     if find_spec("sklearn") is None:
         raise ValueError(
-            "clusters replies by scikit-learn's HDBSCAN, which is not installed; "
-            "pip install 'fl-defense[screens]'"
+            f"{type(screen).__name__} clusters replies by scikit-learn's HDBSCAN, which is not "
+            "installed; pip install 'fl-defense[screens]'"
         )
 
 

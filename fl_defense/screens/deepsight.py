@@ -104,7 +104,7 @@ class DeepSight(Screen):
         Raises:
             ValueError: if one is missing.
         """
-        require_hdbscan()
+        require_hdbscan(self)
         output_layer(model, spec)
 
     def screen(

@@ -92,7 +92,7 @@ class FLAME(Screen):
             ValueError: if it is not installed.
         """
         del model, spec
-        require_hdbscan()
+        require_hdbscan(self)
 
     def screen(
         self,

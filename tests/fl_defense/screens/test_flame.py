@@ -63,7 +63,9 @@ def test_two_replies_cannot_be_told_apart() -> None:
 def test_without_scikit_learn_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fl_defense.screens.clusters.find_spec", lambda name: None)
     spec = line_spec(2)
-    with pytest.raises(ValueError, match=r"not installed; pip install 'fl-defense\[screens\]'"):
+    with pytest.raises(
+        ValueError, match=r"FLAME clusters .* not installed; pip install 'fl-defense\[screens\]'"
+    ):
         FLAME().check(spec.build(), spec)
 
 
