@@ -95,7 +95,7 @@ def is_as(whole: Path, out: Path) -> bool:
 def test_every_file_of_a_run_is_written_through_the_disk(calls: list[str]) -> None:
     names = {call.split(" ")[1].removesuffix(".tmp") for call in calls}
     assert names == {"out", "scenario.yaml", "rounds.jsonl", "checkpoint", "model.safetensors",
-                     "curves.png", "summary.json"}  # fmt: skip
+                     "curves.png", "confusion.json", "summary.json"}  # fmt: skip
     assert len(calls) > 40
 
 
