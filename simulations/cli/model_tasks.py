@@ -30,7 +30,7 @@ from fl_defense.sanitizers import (
     Sanitizer,
     apply_sanitizer,
 )
-from fl_defense.sanitizers.apply import idle_defenses
+from fl_defense.sanitizers.apply import check_sanitizer, idle_defenses
 from simulations.attack.backdoor import Backdoor
 from simulations.cli.model_loading import load_network, notes_on
 from simulations.data import ImageSource, load_data
@@ -327,6 +327,7 @@ def _sanitize(
     """Return the result, and what the defense warned of."""
     with idle_defenses() as idle:
         try:
+            check_sanitizer(sanitizer, suspect, spec)
             result = apply_sanitizer(sanitizer, suspect, spec, seed=seed)
         except (ValueError, ContractError) as error:
             raise ConfigError([f"defense: {error}"]) from error

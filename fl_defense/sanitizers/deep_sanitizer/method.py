@@ -43,10 +43,12 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.facts import Facts
+from fl_defense.log import logger
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.counting import CountingModel
 from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
+from fl_defense.model.split import default_cut
 from fl_defense.model.training import frozen_copy, require_image_gradient, trainable
 from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._generators import (
@@ -199,6 +201,8 @@ class DeepSanitizer(Sanitizer):
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse images that are too small, and networks that gradients do not pass or change.
 
+        Where one linear layer stands behind the cut, the log warns that little can be repaired.
+
         Raises:
             ValueError: if the patch is larger than the image, the model cannot be cut, no gradient
                 comes back to images, or no parameter of the head may be trained.
@@ -206,6 +210,12 @@ class DeepSanitizer(Sanitizer):
         searched_side(self.patch_size, spec.input_shape)
         features, head = spec.split(model)
         trainable(head)
+        if sum(each.ndim > 1 for each in head.parameters()) < 2:
+            logger.warning(
+                "DeepSanitizer: one linear layer stands behind the cut after %r; what the layers "
+                "before make of a trigger stays: cut earlier (inspect_at), or take DHBE",
+                spec.inspect_at or default_cut(model),
+            )
         # Not of the model: what is cut has lost the model's own torch.no_grad().
         require_image_gradient(nn.Sequential(features, head), spec.input_shape)
 

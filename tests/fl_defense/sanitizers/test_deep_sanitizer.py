@@ -12,6 +12,7 @@ from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
+from fl_defense.sanitizers.apply import check_sanitizer
 from fl_defense.sanitizers.deep_sanitizer.head_repair import HeadRepair
 from fl_defense.search.noise import Noise
 from simulations.models.resnet import ResNet
@@ -239,3 +240,16 @@ def test_looking_for_distortions_changes_nothing_where_there_are_none(
     without = replace(TINY, distorted_share=0.0)
     did_not = weights(apply_sanitizer(without, tiny_model, tiny_spec, seed=0).model)
     assert all(torch.equal(value, did_not[name]) for name, value in looked.items())
+
+
+@pytest.mark.parametrize(("cut", "told"), [("4", True), ("2", False), (None, True)])
+def test_a_head_of_one_linear_layer_is_told_before_anything_runs(
+    cut: str | None, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build() -> nn.Module:
+        layers = (nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+        return nn.Sequential(nn.Flatten(), *layers)
+
+    spec = ModelSpec(build=build, input_shape=(1, 8, 8), num_classes=3, inspect_at=cut)
+    check_sanitizer(DeepSanitizer(patch_size=3), build().eval(), spec)
+    assert ("one linear layer stands behind the cut after '4'" in caplog.text) == told
