@@ -181,12 +181,13 @@ class SanitizingStrategy(ResumableStrategy):
             on_failure=on_failure,
             device=self.device,
         )
+        repairs_weights = getattr(sanitizer, "changes_models", True)
         self._repairer = Repairer(
             sanitizer=sanitizer,
             spec=spec,
             schedule=schedule,
             inspection=inspection,
-            verify=fitting(verify, model, spec),
+            verify=fitting(verify, model, spec) if repairs_weights else None,
             gate=gate,
             on_failure=on_failure,
             seed=seed,
