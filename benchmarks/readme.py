@@ -46,12 +46,25 @@ def federations() -> Iterator[str]:
         runs = digits[variant]
         rates = [run["last_three_rounds"]["released"] for run in runs]
         yield line(name, [run["seed"] for run in runs], rates)
-    for run in results_of("loop"):
+    runs = results_of("loop")
+    for row in dict.fromkeys(run["row"] for run in runs):
+        alike = [run for run in runs if run["row"] == row]
+        out = {
+            name: sum(run[name] for run in alike)
+            for name in (
+                "malicious_left_out", "malicious_replies", "honest_left_out", "honest_replies",
+            )
+        }  # fmt: skip
         left_out = (
-            f"{run['malicious_left_out']} of {run['malicious_replies']}, "
-            f"{run['honest_left_out']} of {run['honest_replies']}"
+            f"{out['malicious_left_out']} of {out['malicious_replies']}, "
+            f"{out['honest_left_out']} of {out['honest_replies']}"
         )
-        yield line(f"the loop: {run['row']}", [run["seed"]], [run["last_three"]], left_out)
+        if ", undefended" in row:
+            name, left_out = row.replace("undefended", "no defense"), "–"
+        else:
+            name = f"the loop: {row}"
+        rates = [run["last_three"] for run in alike]
+        yield line(name, [run["seed"] for run in alike], rates, left_out)
 
 
 def single_models() -> Iterator[str]:
