@@ -39,8 +39,16 @@ def test_honest_replies_pass_and_failures_are_counted(reply: MakeReply) -> None:
             "w: must be float32[2, 3], got float16[2, 3]; send weights in the dtype in which they "
             "came",
         ),
-        ({"w": GOOD["w"]}, "unexpected or missing array 'n'"),
-        ({**GOOD, "extra": torch.zeros(1)}, "unexpected or missing array 'extra'"),
+        (
+            {"w": GOOD["w"]},
+            "unexpected or missing array 'n'; to federate a part of the model, "
+            "let initial_arrays hold that part alone",
+        ),
+        (
+            {**GOOD, "extra": torch.zeros(1)},
+            "unexpected or missing array 'extra'; send back the arrays that were sent, "
+            "and no others",
+        ),
         (
             {f"module.{name}": value for name, value in GOOD.items()},
             "unexpected or missing array 'module.n' (DistributedDataParallel's prefix: send the "
