@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The mark carries the checkout's place: a copy of the folder makes its own.
 INSTALLED := .venv/installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 # A process per core, but no more than memory bears: each holds torch, and some start Ray.
-TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4
+TESTS := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Whatever the shell says: without bytecode on disk each process compiles all of torch.
 unexport PYTHONDONTWRITEBYTECODE
