@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from flwr.clientapp import ClientApp
@@ -48,7 +49,10 @@ class RayEngine(ClientCores):
         # Ray announces a change of how it hides GPUs; nothing here depends on it.
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         from flwr.simulation import run_simulation
+        from flwr.simulation.ray_transport.ray_actor import ClientAppActor
 
+        # A worker that ends as it was asked to must not be asked again: Ray would tell of it.
+        cast("Any", ClientAppActor).__ray_metadata__.method_meta.max_task_retries["terminate"] = 0
         gpus = GPU_SHARE if self.gpus_per_client is None else self.gpus_per_client
         cores = os.cpu_count() or 1
         run_simulation(
