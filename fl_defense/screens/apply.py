@@ -160,9 +160,7 @@ def _screen(
     except Exception as error:  # noqa: BLE001 - a screen works on what clients have sent
         logger.exception("round %d: %s failed", shown.number, name)
         reason = f"{name} failed ({type(error).__name__}: {error}), and nothing unscreened is taken"
-        return Screening(
-            verdicts=tuple(Verdict() for _ in shown.replies), keep_sent=reason, state=None
-        )
+        return Screening.of_nobody(shown, keep_sent=reason)
 
 
 def _as_left(reply: Reply, said: Verdict) -> Reply:

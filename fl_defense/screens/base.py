@@ -6,7 +6,7 @@ A screen needs single updates. Under secure aggregation there are none: repairs 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,23 @@ class Screening:
     """What was found, for a person: JSON values."""
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     """Patterns that were found, by a short name: images (C, H, W) in [0, 1], on the CPU."""
+
+    @classmethod
+    def of_nobody(
+        cls, shown: ScreenedRound, *, keep_sent: str | None = None, not_screened: str | None = None
+    ) -> Self:
+        """Return what a screen says that has judged nobody.
+
+        Args:
+            shown: the round.
+            keep_sent: why nothing of it may be aggregated, or None: all of it may.
+            not_screened: why nobody was judged, for a person, or None.
+        """
+        return cls(
+            verdicts=tuple(Verdict() for _ in shown.replies),
+            keep_sent=keep_sent,
+            details={} if not_screened is None else {"not_screened": not_screened},
+        )
 
 
 @runtime_checkable

@@ -135,9 +135,8 @@ class FedGame(Screen):
         aggregate = networks.mean(shown.replies)
         answers = in_chunks(aggregate, inputs)
         if not bool(answers.isfinite().all()):
-            return Screening(
-                verdicts=tuple(Verdict() for _ in shown.replies),
-                keep_sent="the mean of the replies gives answers that are not finite",
+            return Screening.of_nobody(
+                shown, keep_sent="the mean of the replies gives answers that are not finite"
             )
         triggers = [
             self._invert(aggregate, images, label, spec.pixels) for label in range(spec.num_classes)

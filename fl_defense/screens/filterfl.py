@@ -110,10 +110,7 @@ class FilterFL(Screen):
         """Judge the replies of a round; the score is the largest mean probability of a class."""
         del state
         if shown.number < self.first_round:
-            return Screening(
-                verdicts=tuple(Verdict() for _ in shown.replies),
-                details={"not_screened": "everything was learned in this round"},
-            )
+            return Screening.of_nobody(shown, not_screened="everything was learned in this round")
         networks = Networks(shown, spec, device)
         old, new = networks.sent(), networks.mean(shown.replies)
         triggered = [

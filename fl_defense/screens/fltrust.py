@@ -105,7 +105,7 @@ class FLTrust(Screen):
         names = names_of_weights(spec)
         root = self._root(shown, spec, device)
         if not all(bool(value.isfinite().all()) for value in root.values()):
-            return _nothing_taken(shown, "the server's own update is not finite")
+            return Screening.of_nobody(shown, keep_sent="the server's own update is not finite")
         own = Reply(node=-1, arrays=root, num_examples=1.0)
         together = ScreenedRound(
             number=shown.number, sent=shown.sent, replies=[*shown.replies, own]
@@ -114,7 +114,7 @@ class FLTrust(Screen):
         norms, cosines = norms_of(products).tolist(), cosines_of(products)[-1].tolist()
         length = norms[-1]
         if length == 0:
-            return _nothing_taken(shown, "the server's own update is zero")
+            return Screening.of_nobody(shown, keep_sent="the server's own update is zero")
         verdicts = []
         for reply, norm, cosine in zip(shown.replies, norms, cosines, strict=False):
             reason = f"cosine {cosine:.3g} with the server's update"
@@ -144,7 +144,3 @@ class FLTrust(Screen):
                     functional.cross_entropy(model(images[some]), labels[some]).backward()
                 optimizer.step()
         return {name: value.detach().cpu() for name, value in model.state_dict().items()}
-
-
-def _nothing_taken(shown: ScreenedRound, reason: str) -> Screening:
-    return Screening(verdicts=tuple(Verdict() for _ in shown.replies), keep_sent=reason)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from fl_defense.facts import Facts
 from fl_defense.model.spec import ModelSpec
@@ -59,10 +58,6 @@ class NormClipping(Screen):
         require_declared(self)
         if self.max_norm is not None:
             require_positive(self, "max_norm")
-
-    def check(self, model: nn.Module, spec: ModelSpec) -> None:
-        """Accept every model."""
-        del model, spec
 
     def screen(
         self,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fl_defense.model.spec import ModelSpec
-from fl_defense.screens.base import Reply, ScreenedRound, Screening, Verdict
+from fl_defense.screens.base import Reply, ScreenedRound, Screening
 
 COLUMNS = 2**18
 """Coordinates of all replies that are compared together; bounds the memory."""
@@ -138,9 +138,8 @@ def too_few(shown: ScreenedRound, least: int) -> Screening | None:
     if num >= least:
         return None
     came = "1 reply" if num == 1 else f"{num} replies"
-    return Screening(
-        verdicts=tuple(Verdict() for _ in shown.replies),
-        keep_sent=f"{came} cannot be told apart, at least {least} are needed",
+    return Screening.of_nobody(
+        shown, keep_sent=f"{came} cannot be told apart, at least {least} are needed"
     )
 
 

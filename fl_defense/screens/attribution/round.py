@@ -126,11 +126,12 @@ class JudgedRound:
                 accused |= again
                 patterns.append(finding.pattern)
         now = self._own_scores(self._sent, patterns) if patterns and past.models else []
-        taught = [place for place, score in enumerate(now) if score > self._settings.rule.floor]
+        floor = self._settings.rule.floor
+        taught = [place for place, (score, _) in enumerate(now) if score > floor]
         share = 1 - self._settings.rewind.least_fall
         for earlier in reversed(past.models) if taught else ():
             then = self._own_scores(self._networks.of(earlier.arrays), patterns)
-            if all(then[place] <= share * now[place] for place in taught):
+            if all(then[place][0] <= share * now[place][0] for place in taught):
                 num = len({node for node, _ in accused})
                 who = "a reply teaches" if num == 1 else f"{num} replies teach"
                 return self._screening(
@@ -140,12 +141,18 @@ class JudgedRound:
                 )
         return None
 
-    def _own_scores(self, network: nn.Module, patterns: Sequence[Pattern]) -> list[float]:
-        """Return how a network reacts to patterns by itself, in bars of their families."""
+    def _own_scores(
+        self, network: nn.Module, patterns: Sequence[Pattern]
+    ) -> list[tuple[float, float]]:
+        """Return how a network reacts to patterns by itself.
+
+        Returns:
+            For each the gain, in bars of its family, and the share of scenes that it turns.
+        """
         plain = self._measure.answers(network)
         own = self._measure.own_reactions(network, plain, patterns, spread=spread_of(plain))
         return [
-            reaction.gain / pattern.family.bar
+            (reaction.gain / pattern.family.bar, reaction.turned)
             for pattern, reaction in zip(patterns, own, strict=True)
         ]
 
@@ -159,13 +166,10 @@ class JudgedRound:
         proven += [finding.pattern for finding in self._judgement.findings if finding.left_out]
         if not proven:
             return False
-        aggregate, rule = self._aggregate(), self._settings.rule
-        plain = self._measure.answers(aggregate)
-        own = self._measure.own_reactions(aggregate, plain, proven, spread=spread_of(plain))
+        rule = self._settings.rule
         return any(
-            reaction.gain / pattern.family.bar > rule.floor
-            and reaction.flipped >= rule.least_flipped
-            for pattern, reaction in zip(proven, own, strict=True)
+            score > rule.floor and turned >= rule.least_flipped
+            for score, turned in self._own_scores(self._aggregate(), proven)
         )
 
     def _too_few(self) -> str | None:
