@@ -11,6 +11,8 @@ EXTRAS = {
     "scipy": "simulation",
     "plotly": "report",
     "jinja2": "report",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
 }
 """Import name -> extra; tests compare it with pyproject.toml."""
 
@@ -25,15 +27,21 @@ def how_to_get(package: str) -> str | None:
     "sklearn: not installed; pip install 'fl-defense[simulation]'"
     """
     root = package.partition(".")[0]
-    return _line([root], EXTRAS[root]) if root in EXTRAS else None
+    return _line([root], f"fl-defense[{EXTRAS[root]}]") if root in EXTRAS else None
 
 
 def missing(packages: Iterable[str]) -> list[str]:
-    """Return a line for each extra of which one of these packages lacks."""
-    lacking = [each for each in packages if find_spec(each) is None]
-    extras = dict.fromkeys(EXTRAS[each] for each in lacking)
-    return [_line([each for each in lacking if EXTRAS[each] == extra], extra) for extra in extras]
+    """Return a line for each extra of which one of these packages lacks.
+
+    A package that no extra brings, such as that of somebody's own tracker, is named by itself.
+    """
+    lacking: dict[str, list[str]] = {}
+    for each in packages:
+        if find_spec(each) is None:
+            wanted = f"fl-defense[{EXTRAS[each]}]" if each in EXTRAS else each
+            lacking.setdefault(wanted, []).append(each)
+    return [_line(names, wanted) for wanted, names in lacking.items()]
 
 
-def _line(packages: Iterable[str], extra: str) -> str:
-    return f"{', '.join(packages)}: not installed; pip install 'fl-defense[{extra}]'"
+def _line(packages: Iterable[str], wanted: str) -> str:
+    return f"{', '.join(packages)}: not installed; pip install '{wanted}'"

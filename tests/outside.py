@@ -22,6 +22,7 @@ from simulations.attack.updates import Arrays, scaled
 from simulations.data import ImageData, ImageSource
 from simulations.engines import InProcessEngine
 from simulations.metrics.base import CleanMetric
+from simulations.tracking import Sink, TrackedRun, Tracker
 
 SEEN: set[str] = set()
 """The axes whose class was used."""
@@ -255,6 +256,28 @@ class ShareOfClass0(CleanMetric):
     def measure(self, predicted: Tensor, labels: Tensor) -> float:
         SEEN.add("metrics")
         return float((predicted == self.label).float().mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes(Tracker):
+    """A tracker that is noticed."""
+
+    rounds: int = 3
+    """How many are noted."""
+
+    def open(self, run: TrackedRun) -> Sink:
+        SEEN.add("tracking")
+        return Noted()
+
+
+class Noted:
+    """Notes nothing."""
+
+    def write(self, server_round: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def close(self, *, finished: bool) -> None:
+        pass
 
 
 @dataclass(frozen=True, kw_only=True)

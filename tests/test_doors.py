@@ -57,6 +57,7 @@ defense:
   batch-size: 4
 """,
     "metrics": "metrics: {name: 'tests.outside:ShareOfClass0', label: 3}",
+    "tracking": "tracking: {name: 'tests.outside:Notes', rounds: 1}",
     "engine": "engine: {name: 'tests.outside:Counts', cpus-per-client: 1}",
 }
 

@@ -17,6 +17,9 @@ from tests.test_layers import names_of
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
+BRINGS = {"ray": ["flwr"], "mlflow": ["mlflow-skinny"]}
+"""Distributions by the package that they bring, where the name does not tell."""
+
 WITHOUT_EXTRAS = """
 import sys
 from functools import partial
@@ -97,7 +100,8 @@ def test_each_extra_brings_what_is_said_of_it() -> None:
     needed_by_all = names_of(PROJECT["dependencies"])
     distributions = packages_distributions()
     for package, extra in EXTRAS.items():
-        wanted = {"flwr"} if package == "ray" else names_of(distributions.get(package, [package]))
+        found = BRINGS.get(package) or distributions.get(package, [package])
+        wanted = names_of(found)
         assert wanted & names_of(optional[extra]), package
         assert package == "ray" or not wanted & needed_by_all, package
 

@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulations.data.emnist": (9, {"torch", "numpy", "scipy"}),
     "simulations.metrics": (9, {"torch"}),
     "simulations.models": (9, {"torch"}),
+    "simulations.tracking": (9, {"torch", "mlflow"}),
     "simulations.training": (9, {"torch", "torchvision"}),
     "simulations.scenario": (10, {"torch", "flwr", "pydantic", "pydantic_core", "yaml"}),
     "simulations.measurement": (11, {"torch", "matplotlib", "safetensors", "scipy", "yaml"}),
@@ -224,7 +225,7 @@ def names_of(requirements: Iterable[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("fl_defense", "simulations"), ("simulation", "report")),
+        (("fl_defense", "simulations"), ("simulation", "report", "tensorboard", "mlflow")),
         (("benchmarks", "deploy", "tests"), ("dev", "simulation")),
     ],
 )

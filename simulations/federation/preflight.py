@@ -60,7 +60,8 @@ def check_scenario(scenario: Scenario) -> ImageData:
 def _check_packages(scenario: Scenario) -> None:
     """Refuse now what would be missed when the clients start, or at the end of the run."""
     needed = ["ray"] if isinstance(scenario.engine, RayEngine) else []
-    if faults := missing([*needed, "matplotlib"]):
+    tracked = (package for tracker in scenario.tracking for package in tracker.needs)
+    if faults := missing([*needed, "matplotlib", *tracked]):
         raise ConfigError(faults)
 
 

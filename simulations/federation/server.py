@@ -22,6 +22,7 @@ from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.recorder import FederationError, Recorder
 from simulations.measurement.results_folder import Interrupted, ResultsFolder
 from simulations.measurement.summary import summarize
+from simulations.measurement.tracking import tracked
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
 
@@ -65,24 +66,31 @@ def serve(
     finished = interrupted.records if interrupted else []
     num_finished = checkpoint.carried.round if checkpoint else 0
     ordered = OrderedGrid(grid, scenario.clients.count, scenario.seed, num_finished)
-    recorder = Recorder(scenario, data, folder, tell or (lambda record: None), ordered, finished)
-    strategy = build_strategy(scenario, recorder, folder.checkpoint_file)
-    if checkpoint is not None:
-        strategy.resume(checkpoint)
-    result = strategy.start(
-        ordered,
-        ArrayRecord(start_model(scenario).state_dict()),
-        num_rounds=scenario.rounds,
-        timeout=scenario.clients.timeout_seconds,
-    )
-    if strategy.released is None:
-        raise FederationError(
-            f"no round gave a model: {type(scenario.aggregator).__name__} aggregated none of "
-            f"{scenario.rounds}; see {folder.path / 'rounds.jsonl'} for how many clients replied"
+    with tracked(scenario, folder.path, finished) as tracking:
+
+        def told(measured: MeasuredRound) -> None:
+            tracking.write(measured)
+            if tell is not None:
+                tell(measured)
+
+        recorder = Recorder(scenario, data, folder, told, ordered, finished)
+        strategy = build_strategy(scenario, recorder, folder.checkpoint_file)
+        if checkpoint is not None:
+            strategy.resume(checkpoint)
+        result = strategy.start(
+            ordered,
+            ArrayRecord(start_model(scenario).state_dict()),
+            num_rounds=scenario.rounds,
+            timeout=scenario.clients.timeout_seconds,
         )
-    seconds = perf_counter() - started + sum(map(_seconds, finished))
-    summary = summarize(scenario, recorder.records, pick_device(scenario.device), seconds)
-    folder.finish(summary, recorder.records, result.arrays.to_torch_state_dict())
+        if strategy.released is None:
+            raise FederationError(
+                f"no round gave a model: {type(scenario.aggregator).__name__} aggregated none of "
+                f"{scenario.rounds}; see {folder.path / 'rounds.jsonl'} for how many replied"
+            )
+        seconds = perf_counter() - started + sum(map(_seconds, finished))
+        summary = summarize(scenario, recorder.records, pick_device(scenario.device), seconds)
+        folder.finish(summary, recorder.records, result.arrays.to_torch_state_dict())
     _export(recorder, folder.path / "deployed.pt2", scenario.data.input_shape)
     return RunResult(folder=folder.path, records=recorder.records, summary=summary)
 

@@ -10,7 +10,7 @@ from simulations.measurement.reading import as_written, read_json
 from simulations.scenario import ConfigError
 from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 
-NOT_A_SETTING = ("seed", "name", "engine", "device", "metrics")
+NOT_A_SETTING = ("seed", "name", "engine", "device", "metrics", "tracking")
 """Fields that do not say what was tried: runs that differ in them alone are one group."""
 
 
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> FinishedRun:
             seed=int(scenario["seed"]),
             settings={
                 field: value
-                for field, value in _flat(scenario)
+                for field, value in flat(scenario)
                 if field.split(".")[0] not in NOT_A_SETTING
             },
             summary=summary,
@@ -109,13 +109,18 @@ def _key(run: FinishedRun, field: str) -> str:
     return json.dumps(run.settings.get(field), sort_keys=True)
 
 
-def _flat(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each field with its dotted name; parts in a list are counted."""
+def flat(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each field with its dotted name; parts in a list are counted.
+
+    Example:
+        >>> dict(flat({"seed": 1, "defense": [{"name": "clp"}, {"name": "dhbe"}]}))
+        {'seed': 1, 'defense.0.name': 'clp', 'defense.1.name': 'dhbe'}
+    """
     for key, value in part.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
             numbered = {str(index): each for index, each in enumerate(value)}
-            yield from _flat(numbered, f"{prefix}{key}.")
+            yield from flat(numbered, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fl_defense.sanitizers import Pipeline
 from simulations.metrics import STANDARD, BackdoorMetric, CleanMetric
 from simulations.scenario.errors import Fault
+from simulations.tracking import TRACKERS
 
 if TYPE_CHECKING:
     from simulations.scenario.scenario import Scenario
@@ -113,6 +114,13 @@ def _metrics(scenario: "Scenario") -> Iterator[Fault]:
             yield Fault("metrics", f"{kind} is called {metric.name!r} like another; rename it")
 
 
+def _tracking(scenario: "Scenario") -> Iterator[Fault]:
+    for place, tracker in enumerate(scenario.tracking):
+        if tracker in scenario.tracking[:place]:
+            kind = next((name for name, cls in TRACKERS.items() if type(tracker) is cls), "it")
+            yield Fault("tracking", f"{kind} is named twice with the same fields; name it once")
+
+
 CROSS_CHECKS = (
     CrossCheck(frozenset({"clients"}), _replies),
     CrossCheck(frozenset({"clients", "screens"}), _screened),
@@ -124,5 +132,6 @@ CROSS_CHECKS = (
     CrossCheck(frozenset({"repair", "model", "data"}), _cut),
     CrossCheck(frozenset({"aggregator", "clients"}), _aggregation),
     CrossCheck(frozenset({"metrics"}), _metrics),
+    CrossCheck(frozenset({"tracking"}), _tracking),
 )
 """All comparisons, in the order in which their faults are said."""

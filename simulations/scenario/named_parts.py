@@ -39,6 +39,7 @@ class NamedPart(Reader):
             where the mapping does not give them.
         protocol: what every entry must keep; a class from elsewhere is checked for it.
         nested: how fields of certain types are read.
+        by_name_alone: whether the name alone may stand for a mapping that holds nothing else.
         factory: dataclass with the fields `path` and `arguments` for a name with a colon that is
             no entry but a class or function that makes what is needed.
     """
@@ -49,16 +50,20 @@ class NamedPart(Reader):
         protocol: type,
         *,
         nested: Nested | None = None,
+        by_name_alone: bool = False,
         factory: type | None = None,
     ) -> None:
         self.table = table
         self.protocol = protocol
+        self.by_name_alone = by_name_alone
         self.factory = factory
         self.nested = nested or {}
         self._parts: dict[type, Part] = {}
 
     def read(self, given: Any, *, trust_imports: bool) -> Any:
         """Return an instance of the class that the name stands for."""
+        if self.by_name_alone and isinstance(given, str):
+            given = {"name": given}
         if not isinstance(given, Mapping):
             return self._made_already(given)
         name = given.get("name")
@@ -100,7 +105,11 @@ class NamedPart(Reader):
             "properties": {"name": {"type": "string", "pattern": "^[^:]+:[^:]+$"}},
             "required": ["name"],
         }
-        return {"title": self.protocol.__name__, "oneOf": [*entries, anybodys]}
+        choices = [*entries, anybodys]
+        if self.by_name_alone:
+            names = [{"const": name} for name in self.table]
+            choices.append({"anyOf": [*names, {"type": "string", "pattern": "^[^:]+:[^:]+$"}]})
+        return {"title": self.protocol.__name__, "oneOf": choices}
 
     def part_of(self, cls: type) -> Part:
         """Return what reads the fields of a class."""

@@ -46,9 +46,11 @@ from simulations.scenario.tables import (
     MODEL,
     PARTITION,
     SCREENING,
+    TRACKED,
     VERIFICATION,
 )
 from simulations.scenario.training import Training
+from simulations.tracking import Tracker
 
 
 class Clients(BaseModel):
@@ -149,6 +151,9 @@ class Scenario(BaseModel):
     metrics: Annotated[tuple[Metric, ...], MEASURED] = ()
     """What is measured beside accuracy, attack success rate, robust and non-source accuracy, which
     every run measures: a metric, or a list of them; none by default."""
+    tracking: Annotated[tuple[Tracker, ...], TRACKED] = ()
+    """Where else each round is written, such as `tensorboard`: a tracker, or a list of them; none
+    by default."""
     engine: Annotated[Engine, ENGINE] = RayEngine()
     """What runs the clients."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,7 +1,5 @@
 """All that a scenario chooses by name: the table, what its entries keep, what lies inside them."""
 
-from typing import Any
-
 from fl_defense.inspections import INSPECTIONS, Inspection
 from fl_defense.sanitizers import SANITIZERS, Pipeline, Sanitizer
 from fl_defense.screens import SCREENS, Screen
@@ -20,6 +18,7 @@ from simulations.models.base import Architecture
 from simulations.scenario.imports import Factory, StrategyFactory
 from simulations.scenario.named_parts import NamedPart
 from simulations.scenario.parts import OneOrSeveral, OrNone, Part
+from simulations.tracking import TRACKERS, Tracker
 from simulations.training import SCHEDULES, LearningRateSchedule
 
 SURROGATES: dict[str, type[Surrogate]] = {"scenes": Scenes, "folder": PictureFolder, **DATASETS}
@@ -39,6 +38,7 @@ VERIFICATION = OrNone(INSPECTION)
 PATTERNS = NamedPart(PATTERN_FAMILIES, PatternFamily)
 SCREEN = NamedPart(SCREENS, Screen, nested={Surrogate: SURROGATE, PatternFamily: PATTERNS})
 METRIC = NamedPart(METRICS, Metric)
+TRACKER = NamedPart(TRACKERS, Tracker, by_name_alone=True)
 ENGINE = NamedPart(ENGINES, Engine)
 
 BACKDOORS = OneOrSeveral(Part(Backdoor, {Trigger: TRIGGER}))
@@ -47,6 +47,8 @@ SCREENING = OneOrSeveral(SCREEN, or_none=True)
 """How screens are read: a name with its fields, or a list of them, which may be empty."""
 MEASURED = OneOrSeveral(METRIC, or_none=True)
 """How metrics are read: a name with its fields, or a list of them, which may be empty."""
+TRACKED = OneOrSeveral(TRACKER, or_none=True)
+"""How trackers are read: a name, or one with its fields, or a list of them, which may be empty."""
 DEFENSE = OneOrSeveral(SANITIZER, join=Pipeline)
 """How a defense is read: a name with its fields, or a list of them."""
 
@@ -64,15 +66,7 @@ TABLES: dict[str, NamedPart] = {
     "inspection": INSPECTION,
     "surrogate": SURROGATE,
     "metrics": METRIC,
+    "tracking": TRACKER,
     "engine": ENGINE,
 }
 """All tables, by the field that chooses from them."""
-
-
-def name_in_table(value: Any) -> str:
-    """Return the name that some table gives to what was chosen from it."""
-    for part in TABLES.values():
-        for name, cls in part.table.items():
-            if type(value) is cls:
-                return name
-    raise KeyError(f"{type(value).__name__} is in no table")

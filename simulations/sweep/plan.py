@@ -44,8 +44,10 @@ class PlannedRun:
 
     @property
     def key(self) -> str:
-        """Names the run's folder: a hash of every field of the scenario."""
-        return hashlib.sha256(self.scenario.to_yaml().encode()).hexdigest()[:12]
+        """Names the run's folder: a hash of every field of the scenario that its results tell."""
+        told = self.scenario.model_dump(mode="json", by_alias=True, exclude={"tracking"})
+        text = yaml.safe_dump(told, sort_keys=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def label(self) -> str:

@@ -57,6 +57,12 @@ def test_every_combination_is_a_run(plan: Path) -> None:
     assert len({run.key for run in runs}) == 4
 
 
+def test_where_else_a_run_is_written_makes_no_other_run_of_it(plan: Path) -> None:
+    keys = [run.key for run in read_plan(plan)]
+    plan.write_text(PLAN.replace("rounds: 4", "rounds: 4, tracking: csv"))
+    assert [run.key for run in read_plan(plan)] == keys
+
+
 def test_a_grown_plan_runs_what_is_new_alone(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, commands, told = plan.parent / "out", [], []
 
