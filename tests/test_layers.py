@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS: dict[str, tuple[int, set[str]]] = {
     # room: floor, and the third-party packages that it may import
     "fl_defense.validation": (0, set()),
-    "fl_defense.log": (0, set()),
+    "fl_defense.log": (-1, set()),
     "fl_defense.state": (0, set()),
     "fl_defense.facts": (0, set()),
     "fl_defense.atomic_write": (0, set()),
+    "fl_defense.progress": (0, set()),
     "fl_defense.seal": (0, set()),
     "fl_defense.metrics": (0, {"torch"}),
     "fl_defense.model": (1, {"torch"}),

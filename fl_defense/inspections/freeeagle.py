@@ -25,6 +25,7 @@ from fl_defense.facts import Facts
 from fl_defense.inspections.base import Inspection
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy
+from fl_defense.progress import counted
 from fl_defense.state import State
 from fl_defense.surrogates.scenes import scenes
 from fl_defense.validation import require_at_least, require_declared, require_positive
@@ -174,7 +175,7 @@ class FreeEagle(Inspection):
         labels = torch.arange(num_classes, device=start.device).repeat_interleave(copies)
         dummies = start.flatten(0, 1).clone().requires_grad_(True)  # (K * D, ...)
         optimizer = torch.optim.Adam([dummies], self.dummy_lr, weight_decay=self.weight_decay)
-        for _ in range(steps):
+        for _ in counted("moving features of classes", range(steps)):
             optimizer.zero_grad(set_to_none=True)
             functional.cross_entropy(head(dummies), labels, reduction="sum").backward()
             optimizer.step()

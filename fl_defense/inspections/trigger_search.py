@@ -28,6 +28,7 @@ from fl_defense.model.batchnorm import keeps_statistics
 from fl_defense.model.precision import Execution
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, require_image_gradient, seeded
+from fl_defense.progress import counted
 from fl_defense.search.distortions import (
     DistortionSearch,
     DistortionSettings,
@@ -211,7 +212,7 @@ class TriggerSearch(Inspection):
         probe = NetworkProbe(model, search_pool, spec.pixels)
         patches = PatchSearch(self.places, spec.input_shape, self.patch_size, device)
         patches.search_everywhere(probe)
-        for _ in range(self.steps):
+        for _ in counted("looking closer at patches", range(self.steps)):
             patches.step(probe, patches.choose(self.batch_size))
         order = patches.effects.argsort(descending=True, stable=True)
         judge = NetworkProbe(model, held_out, spec.pixels)

@@ -44,6 +44,7 @@ from fl_defense.model.counting import CountingModel
 from fl_defense.model.hooks import observe_layers
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import frozen_copy, trainable
+from fl_defense.progress import counted
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.state import State
 from fl_defense.surrogates.base import Surrogate
@@ -231,7 +232,7 @@ class BCU(Sanitizer):
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
         loss = torch.zeros(())
-        for epoch in range(self.epochs):
+        for epoch in counted("distilling", range(self.epochs)):
             temperature = 1 + (self.max_temperature - 1) * (epoch + 1) / self.epochs
             order = torch.multinomial(weights, len(images), replacement=self.balance_classes)
             for batch in order.split(self.batch_size):

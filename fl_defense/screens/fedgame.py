@@ -30,6 +30,7 @@ from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.model.training import require_image_gradient
+from fl_defense.progress import counted
 from fl_defense.screens.base import Screen, ScreenedRound, Screening, Verdict
 from fl_defense.screens.networks import Networks
 from fl_defense.state import State
@@ -139,7 +140,8 @@ class FedGame(Screen):
                 shown, keep_sent="the mean of the replies gives answers that are not finite"
             )
         triggers = [
-            self._invert(aggregate, images, label, spec.pixels) for label in range(spec.num_classes)
+            self._invert(aggregate, images, label, spec.pixels)
+            for label in counted("searching triggers of classes", range(spec.num_classes))
         ]
         label = min(range(spec.num_classes), key=lambda each: triggers[each].size)
         others = images[answers.argmax(1) != label]

@@ -28,6 +28,7 @@ from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import require_image_gradient
+from fl_defense.progress import counted
 from fl_defense.screens.base import Screen, ScreenedRound, Screening, Verdict
 from fl_defense.screens.networks import Networks
 from fl_defense.state import State
@@ -114,7 +115,8 @@ class FilterFL(Screen):
         networks = Networks(shown, spec, device)
         old, new = networks.sent(), networks.mean(shown.replies)
         triggered = [
-            self._search(old, new, label, spec, device) for label in range(spec.num_classes)
+            self._search(old, new, label, spec, device)
+            for label in counted("searching what is new of classes", range(spec.num_classes))
         ]
         verdicts = []
         for reply in shown.replies:

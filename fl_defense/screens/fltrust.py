@@ -31,6 +31,7 @@ from fl_defense.facts import Facts
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.training import trainable
+from fl_defense.progress import counted
 from fl_defense.screens.base import Reply, Screen, ScreenedRound, Screening, Verdict
 from fl_defense.screens.updates import (
     cosines_of,
@@ -137,7 +138,7 @@ class FLTrust(Screen):
         )
         labels = in_chunks(model, images).argmax(1)
         optimizer = torch.optim.SGD(trainable(model), lr=self.learning_rate)
-        for _ in range(self.epochs):
+        for _ in counted("training on scenes", range(self.epochs)):
             for some in torch.randperm(len(images)).to(device).split(self.batch_size):
                 optimizer.zero_grad()
                 with torch.enable_grad():

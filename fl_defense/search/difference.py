@@ -5,6 +5,7 @@ finds nothing of use. What a network does by nature its reference, the model tha
 from, does as well, and the difference of the two cancels it. What is left was learned in between.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import Pixels
+from fl_defense.progress import counting
 from fl_defense.search.effects import gain_over_mean
 from fl_defense.search.patterns import (
     Additive,
@@ -144,12 +146,15 @@ class DifferenceSearch:
             return []
         gains = torch.zeros(len(starts), device=codes.device)
         labels = torch.zeros(len(starts), dtype=torch.long, device=codes.device)
-        for step in range(self.first_steps + self.steps):
-            if step == self.first_steps:
-                kept = _strongest(gains, labels, self.num_strongest)
-                starts, codes = starts[kept], codes[kept]
-            gradient, labels, gains = self._gradient(family, starts, codes, contrast)
-            codes = torch.lerp(codes, gradient.sign(), self._step(step))
+        few = min(len(starts), self.num_strongest)
+        total = self.first_steps * self._passes(len(starts)) + self.steps * self._passes(few)
+        with counting(f"searching for {family.name}", total) as one_more:
+            for step in range(self.first_steps + self.steps):
+                if step == self.first_steps:
+                    kept = _strongest(gains, labels, self.num_strongest)
+                    starts, codes = starts[kept], codes[kept]
+                gradient, labels, gains = self._gradient(family, starts, codes, contrast, one_more)
+                codes = torch.lerp(codes, gradient.sign(), self._step(step))
         order = _strongest(gains, labels, self.num_strongest).tolist()
         return [
             Pattern(family=family, start=int(starts[k]), code=codes[k], label=int(labels[k]))
@@ -159,16 +164,25 @@ class DifferenceSearch:
     def _step(self, step: int) -> float:
         return max(2 / (step + 2), self.least_step)
 
+    @property
+    def _starts_at_once(self) -> int:
+        return max(1, self.images_at_once // self.images_per_start)
+
+    def _passes(self, num: int) -> int:
+        """Return in how many passes so many starts take a step."""
+        return -(-num // self._starts_at_once)
+
     def _gradient(
         self,
         family: PatternFamily,
         starts: Tensor,
         codes: Tensor,
         contrast: Contrast,
+        one_more: Callable[[], None],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gains' gradient, (R, ...), the classes (R,), and their mean gains (R,)."""
         per_start = self.images_per_start
-        at_once = max(1, self.images_at_once // per_start)
+        at_once = self._starts_at_once
         gradients, classes, means = [], [], []
         for first in range(0, len(starts), at_once):
             some = slice(first, first + at_once)
@@ -183,6 +197,7 @@ class DifferenceSearch:
             gradients.append(gradient)
             classes.append(label)
             means.append(gain.detach())
+            one_more()
         return torch.cat(gradients), torch.cat(classes), torch.cat(means)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fl_defense.model.batches import CHUNK
+from fl_defense.progress import counted
 from fl_defense.search.effects import gain_over_mean
 from fl_defense.search.family import Family
 from fl_defense.search.noise import Noise
@@ -134,7 +135,10 @@ class Measurement:
         images = self.probe.images(scenes)  # (N, C, H, W)
         at_once = min(CHUNK, PIXEL_VALUES_PER_PASS // images[0].numel())
         chunks = patterns.flatten(0, 1).split(max(1, at_once // num_images))
-        gains = torch.cat([self._gain(family, chunk, images, scenes) for chunk in chunks])
+        step = f"searching for {family.name} over the image"
+        gains = torch.cat(
+            [self._gain(family, chunk, images, scenes) for chunk in counted(step, chunks)]
+        )
         gains = gains.view(*patterns.shape[:2], -1)  # (G, M, K)
         return gains - gains.mean(1, keepdim=True) if patterns.shape[1] > 1 else gains
 

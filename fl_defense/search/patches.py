@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fl_defense.model.batches import CHUNK
+from fl_defense.progress import counted
 from fl_defense.search.effects import gain_over_mean
 from fl_defense.search.probe import Probe
 from fl_defense.validation import require_at_least, require_share
@@ -98,7 +99,7 @@ class PatchSearch:
     def search_everywhere(self, probe: Probe) -> None:
         """Take the first steps, at every place."""
         places = torch.arange(len(self.places), device=self.places.device)
-        for _ in range(self.settings.first_steps):
+        for _ in counted("searching for patches", range(self.settings.first_steps)):
             repeated = places.repeat_interleave(self.settings.images_per_place)
             for chunk in repeated.split(self._at_once):
                 self.step(probe, chunk)

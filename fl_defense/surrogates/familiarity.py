@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fl_defense.model.batches import CHUNK
 from fl_defense.model.batchnorm import before_each_batchnorm
 from fl_defense.model.spec import ModelSpec
+from fl_defense.progress import counted
 from fl_defense.surrogates.base import Surrogate
 
 VALUES_AT_ONCE = 2**25
@@ -84,7 +85,7 @@ def unfamiliarity(model: nn.Module, inputs: Tensor) -> Tensor:
         distances[-1] += (difference.square() / (layer.running_var + layer.eps)).mean(1)
 
     with before_each_batchnorm(model, measure):
-        for batch in inputs.split(CHUNK):
+        for batch in counted("choosing familiar scenes", inputs.split(CHUNK)):
             distances.append(torch.zeros(len(batch), device=inputs.device))
             model(batch)
     return torch.cat(distances)

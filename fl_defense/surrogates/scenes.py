@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fl_defense.model.batches import CHUNK
+from fl_defense.progress import counted
 
 MAX_SHAPES = 6
 """Most ellipses and rectangles in one scene."""
@@ -51,9 +52,9 @@ def scenes(
     plain = plain * (_uniform(generator, num, 1, 1, 1) < 0.5)
     is_plain = _uniform(generator, num, 1, 1, 1) < 0.5
     images = torch.where(is_plain, plain, _colored_noise(num, shape, generator))
-    for draw, most in ((_shapes, MAX_SHAPES), (_strokes, MAX_STROKES)):
+    for what, draw, most in (("shapes", _shapes, MAX_SHAPES), ("strokes", _strokes, MAX_STROKES)):
         count = torch.randint(most + 1, (num,), generator=generator)
-        for number in range(most):
+        for number in counted(f"drawing {what} of scenes", range(most)):
             masks, color = draw(num, generator), _uniform(generator, num, channels, 1, 1)
             # A few hundred at a time: the processor's cache holds them until they are done.
             for some in (number < count).nonzero()[:, 0].split(CHUNK):

@@ -15,6 +15,7 @@ from simulations.cli import model_commands, run_commands, start_commands
 from simulations.cli.doubts import tell_doubts
 from simulations.cli.terminal import clear_errors, console, escape
 from simulations.cli.trust import Trust
+from simulations.cli.waiting import Rounds, waiting
 
 # Before torch is imported: idle OpenMP threads must sleep, not spin. Spinning ones make a run a
 # hundred times slower as soon as anything else computes on the same cores, Ray's workers included.
@@ -115,7 +116,8 @@ def run(
             folder = out or Path("results") / loaded.name / date
             go = partial(run_scenario, loaded, folder)
         if dry_run:
-            check_scenario(loaded)
+            with waiting("trying the scenario"):
+                check_scenario(loaded)
             _introduce(loaded)
             console.print("nothing was run: data, model, attack and defense fit each other")
             return
@@ -127,14 +129,12 @@ def run(
         else:
             _introduce(loaded)
             console.print(f"[bold]{header(loaded.metrics)}[/bold]")
-            with console.status("starting the clients") as status:
+            with waiting("reading the data and starting the clients") as now:
+                rounds = Rounds(loaded.rounds)
 
                 def tell(measured: MeasuredRound) -> None:
                     console.print(escape(row(measured, loaded.metrics)))
-                    if measured.round < loaded.rounds:
-                        status.update(f"round {measured.round + 1} of {loaded.rounds}")
-                    else:
-                        status.update("writing the results")
+                    now.begin(*rounds.after(measured.round))
 
                 result = go(tell)
         _print_summary(result.summary, result.folder)
@@ -187,7 +187,7 @@ def calibrate(
         from simulations.measurement.calibration import calibrate
         from simulations.measurement.reading import as_written
 
-        with as_written(*folders):
+        with waiting("reading the runs"), as_written(*folders):
             found = calibrate(folders, false_positive_rate, trust=trust)
         console.print(
             f"{len(found.anomalies)} rounds of {len(folders)} runs without attackers: anomaly "

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from fl_defense.progress import spoken
 from simulations.cli.doubts import tell_doubts
 from simulations.cli.outputs import Force, check_output
 from simulations.cli.terminal import EXIT_FAILED, clear_errors, console, errors, escape
 from simulations.cli.trust import Trust
+from simulations.cli.waiting import waiting
 
 app = typer.Typer()
 
@@ -70,21 +72,24 @@ def sweep(
         folder = out or Path("results") / "sweeps" / file.stem
         seconds: list[float] = []
 
-        def tell(finished: Finished, left: int) -> None:
+        def tell(finished: Finished, num_left: int) -> None:
             seconds.append(finished.seconds)
-            minutes = fmean(seconds) * left / at_a_time / 60
+            seconds_left = fmean(seconds) * num_left / at_a_time
             word = "finished" if finished.error is None else "failed"
-            rest = f"; {left} left, about {minutes:.0f} min" if left else ""
+            rest = f"; {num_left} left, about {spoken(seconds_left)}" if num_left else ""
             console.print(escape(f"{word} in {finished.seconds:.0f} s: {finished.run.label}{rest}"))
+            now.begin(f"{num_left} of {len(left)} runs left", seconds_left)
 
         sweep = Sweep(runs=runs, out=folder, cores=at_a_time, tell=tell)
-        waiting = sweep.waiting
-        check_runs(waiting, check_scenario)
+        left = sweep.waiting
+        with waiting("trying every scenario"):
+            check_runs(left, check_scenario)
         console.print(
-            f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; "
+            f"{len(runs)} runs, {len(runs) - len(left)} of them finished before; "
             f"{at_a_time} at a time"
         )
-        failed = sweep.go()
+        with waiting(f"{len(left)} of {len(left)} runs left") as now:
+            failed = sweep.go()
         for each in failed:
             errors.print(f"[red]failed:[/red] {escape(f'{each.run.label}: {each.error}')}")
         console.print(f"results: {escape(str(folder))}; fl-defense compare {escape(str(folder))}")
@@ -106,6 +111,7 @@ def report(
         from simulations.report.page import write_report
 
         check_output("--out", out, force=force, suffixes=(".html", ".htm"))
-        count = write_report(folders, out, trust=trust)
+        with waiting("writing the page"):
+            count = write_report(folders, out, trust=trust)
         console.print(f"{count} run{'s' if count != 1 else ''}: {escape(str(out))}")
         tell_doubts(folders)

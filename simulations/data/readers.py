@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fl_defense.progress import counted
 from simulations.data.base import DataError, ImageData
 
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -66,7 +67,7 @@ def read_pictures(
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     images = np.empty((len(samples), size, size, channels), np.uint8)
-    for index, (path, _) in enumerate(samples):
+    for index, (path, _) in enumerate(counted("reading pictures", samples)):
         try:
             with Image.open(path) as picture:
                 upright = ImageOps.exif_transpose(picture)

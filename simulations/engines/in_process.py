@@ -12,6 +12,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_defense.progress import counted
 from simulations.engines.base import ClientCores
 
 CLIENT_ERROR = 1
@@ -48,7 +49,7 @@ class InProcessGrid(Grid):
         An exception becomes an error reply; a client that takes longer than `timeout` has none.
         """
         replies = []
-        for message in messages:
+        for message in counted("training clients", list(messages)):
             started = time.monotonic()
             reply = self._run_client(message)
             # Clients count as if they ran side by side: each has the whole time to itself.

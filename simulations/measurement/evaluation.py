@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fl_defense.model.deployed import DeployedModel, predict
+from fl_defense.progress import counted
 from simulations.attack.backdoor import Backdoor
 from simulations.data import ImageData
 from simulations.measurement.confusion import Matrix, count
@@ -116,7 +117,8 @@ class Evaluation:
 
     def _batches(self, images: Tensor) -> Iterator[Tensor]:
         """Yield one batch after the other: all test images as floats may not fit on the device."""
-        return (batch.to(self._device).float() / 255 for batch in images.split(BATCH_SIZE))
+        for batch in counted("asking about test images", images.split(BATCH_SIZE)):
+            yield batch.to(self._device).float() / 255
 
 
 def _identity(deployed: DeployedModel) -> tuple[int, int]:

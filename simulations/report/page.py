@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from fl_defense.atomic_write import replace_file
+from fl_defense.progress import counted
 from fl_defense.sanitizers import NoDefense
 from simulations.measurement.comparison import Comparison
 from simulations.measurement.comparison_tables import tables
@@ -93,7 +94,8 @@ def _page(runs: Sequence[FinishedRun], *, trust: bool) -> str:
     return environment.get_template("page.html.jinja").render(
         title=", ".join(dict.fromkeys(run.summary["scenario"] for run in runs)),
         runs=[
-            _section(run, labels[run.folder], index, trust=trust) for index, run in enumerate(runs)
+            _section(run, labels[run.folder], index, trust=trust)
+            for index, run in enumerate(counted("drawing runs", runs))
         ],
         tables=_tables(comparison),
         side_by_side=_html(figures.side_by_side(comparison), "side-by-side")

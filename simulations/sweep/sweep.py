@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 from fl_defense.atomic_write import replace_file
+from fl_defense.progress import counted
 from simulations.measurement.folder_lock import sole_writer
 from simulations.measurement.reading import read_json
 from simulations.scenario import ConfigError
@@ -164,7 +165,7 @@ def check_runs(runs: Sequence[PlannedRun], check: Callable[[Any], object]) -> No
         ConfigError: with each fault and the run that has it.
     """
     faults = []
-    for run in runs:
+    for run in counted("trying scenarios", runs):
         try:
             check(run.scenario)
         except ConfigError as error:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_defense.progress import counted
 from fl_defense.validation import require, require_at_least, require_declared
 
 
@@ -130,7 +131,7 @@ def train_completion(
     optimizer = torch.optim.Adam(network.parameters(), lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
     loss = torch.zeros(())
-    for _ in range(steps):
+    for _ in counted("learning to fill holes", range(steps)):
         batch = images[torch.randint(len(images), (batch_size,), device=images.device)]
         holes = holes_of.draw(batch)  # (B, 1, H, W)
         errors = (network(batch, holes) - batch).square() * holes  # (B, C, H, W)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_defense.model.batches import CHUNK
+from fl_defense.progress import counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +56,8 @@ class Balancing:
         losses = functional.cross_entropy(logits, classes, reduction="none")  # (N,)
         unsure = (losses > self._sure).nonzero()[:, 0]  # (U,)
         moved, floor = features.clone(), features.min()
-        for batch in unsure.split(CHUNK) if len(unsure) > 0 else ():
+        batches = unsure.split(CHUNK) if len(unsure) > 0 else ()
+        for batch in counted("moving features of scenes", batches):
             moved[batch] = self._move(teacher, features[batch], classes[batch], floor)
         return Dummies(features=moved, classes=classes)
 

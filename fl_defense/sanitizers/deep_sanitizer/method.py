@@ -50,6 +50,7 @@ from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.split import default_cut
 from fl_defense.model.training import frozen_copy, require_image_gradient, trainable
+from fl_defense.progress import counted
 from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
@@ -260,7 +261,7 @@ class DeepSanitizer(Sanitizer):
         schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
         losses = RepairLosses.zero()
-        for _ in range(self.steps):
+        for _ in counted("repairing the classifier", range(self.steps)):
             losses = repair.losses()
             optimizer.zero_grad(set_to_none=True)
             repair.patches.zero_grad()

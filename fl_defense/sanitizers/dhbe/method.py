@@ -59,6 +59,7 @@ from fl_defense.model.training import (
     require_image_gradient,
     trainable,
 )
+from fl_defense.progress import counted
 from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._generators import (
     PatchGenerator,
@@ -252,7 +253,7 @@ class DHBE(Sanitizer):
         descent, schedule = self._optimizer(parameters)
 
         losses = RepairLosses.zero()
-        for _ in range(self.iterations):
+        for _ in counted("distilling", range(self.iterations)):
             require_gradients(parameters, True)
             for _ in range(self.student_steps):
                 losses = loop.student_losses()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fl_defense.model.batches import in_chunks
 from fl_defense.model.spec import ModelSpec
+from fl_defense.progress import counted
 from fl_defense.screens.attribution.history import History
 from fl_defense.screens.attribution.judgement import Judgement
 from fl_defense.screens.attribution.memory import Memory
@@ -83,7 +84,7 @@ class JudgedRound:
         """Search and judge, by what is remembered as well, until nobody stands out."""
         if not bool(self._measure.plain.isfinite().all() and self._sent_answers.isfinite().all()):
             return self._screening(keep_sent="the model sent out gives answers that are not finite")
-        for index, reply in enumerate(self._shown.replies):
+        for index, reply in enumerate(counted("asking replies", self._shown.replies)):
             self._answers.append(self._measure.answers(self._networks.reply(reply)))
             if not bool(self._answers[index].isfinite().all()):
                 self._judgement.leave_out(index, "its answers to scenes are not finite")
@@ -227,7 +228,9 @@ class JudgedRound:
     def _react(self, findings: Sequence[Finding], spread: float, num: int) -> None:
         """Measure the replies that are left by so many scenes."""
         patterns = [finding.pattern for finding in findings]
-        for index in self._judgement.kept if patterns else ():
+        for index in counted(
+            "showing patterns to replies", self._judgement.kept if patterns else ()
+        ):
             network = self._networks.reply(self._shown.replies[index])
             reactions = self._measure.reactions(
                 network, self._answers[index], patterns, spread=spread, num=num
