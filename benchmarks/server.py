@@ -31,7 +31,7 @@ from benchmarks import RESULTS
 from benchmarks.rows import provenance, write
 from fl_defense import CheckpointFile, ModelSpec, NoDefense, SanitizingStrategy, Schedule
 from fl_defense.screens import NormClipping
-from simulations.engines.in_process import set_task_identity
+from simulations.engines.local_grid import set_task_identity
 
 KINDS = ("fedavg", "wrapped", "wrapped, norm clipping", "wrapped, checkpoint")
 LAYERS = 8

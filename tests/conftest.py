@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fl_defense.model.spec import ModelSpec
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.triggers.blended import Blended
-from simulations.engines.in_process import set_task_identity
+from simulations.engines.local_grid import set_task_identity
 from simulations.measurement import plots
 from simulations.models.small_cnn import SmallCNN
 from tests.backdoored import Backdoored, trained_once

@@ -13,7 +13,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from simulations.engines.in_process import set_task_identity
+from simulations.engines.local_grid import set_task_identity
 from tests.fuzz_targets import TARGETS, Target
 
 ROUND = 300

@@ -35,7 +35,7 @@ from typer.testing import CliRunner
 
 from fl_defense import CLP, ModelSpec, NormClipping, SanitizingStrategy
 from simulations.cli.main import app
-from simulations.engines.in_process import set_task_identity
+from simulations.engines.local_grid import set_task_identity
 from simulations.models.small_cnn import SmallCNN
 
 set_task_identity()
@@ -69,7 +69,8 @@ for command in (
     done = CliRunner().invoke(app, [*command, *FORM])
     assert done.exit_code == 0, done.output
 for command, line in (
-    (["run", "quickstart"], "ray, matplotlib: not installed; pip install 'fl-defense[simulation]'"),
+    (["run", "quickstart"], "matplotlib: not installed; pip install 'fl-defense[simulation]'"),
+    (["run", "quickstart", "--engine", "ray"], "ray, matplotlib: not installed; pip install"),
     (["report", "."], "jinja2: not installed; pip install 'fl-defense[report]'"),
     (["inspect", "model.pt", "--picture", "x.png", *FORM], "matplotlib: not installed; pip"),
 ):

@@ -79,7 +79,8 @@ def run(
         typer.Option("--set", help="Dotted field and value, e.g. seed=3 or defense.name=none."),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="ray or in-process; short for --set engine.name=...")
+        str | None,
+        typer.Option(help="processes, ray or in-process; short for --set engine.name=..."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Results folder; default: results/NAME/DATE-TIME.")

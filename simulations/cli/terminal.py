@@ -26,6 +26,7 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
         interrupted: printed on Ctrl-C.
     """
     from fl_defense.model.files import ModelFileError
+    from simulations.engines.base import EngineError
     from simulations.extras import how_to_get
     from simulations.measurement.recorder import FederationError
     from simulations.scenario import ConfigError
@@ -45,7 +46,7 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
             raise
         errors.print(f"[red]error:[/red] {escape(line)}")
         raise typer.Exit(EXIT_BAD_INPUT) from None
-    except FederationError as error:
+    except (FederationError, EngineError) as error:
         errors.print(f"[red]failed:[/red] {escape(str(error))}")
         raise typer.Exit(EXIT_FAILED) from None
     except BrokenPipeError:

@@ -10,6 +10,16 @@ from flwr.serverapp import ServerApp
 from fl_defense.validation import require_at_least
 
 
+class EngineError(RuntimeError):
+    """Clients cannot be run; the message says why and what to do.
+
+    Example:
+        >>> raise EngineError("engine.address: nobody answers at 10.0.0.1:6379; start Ray there")
+        Traceback (most recent call last):
+        simulations.engines.base.EngineError: engine.address: nobody answers at ...
+    """
+
+
 class Engine(Protocol):
     """Runs a federation; a frozen dataclass whose fields are its settings.
 
@@ -32,11 +42,16 @@ class Engine(Protocol):
     ) -> None:
         """Run a server and its clients to the end; what the server raises is raised here.
 
+        A client that raises, or whose process is killed, becomes an error reply.
+
         Args:
             server_app: the server.
             client_app: every client.
             num_clients: clients in the federation.
             device: where clients train.
+
+        Raises:
+            EngineError: if no client can be run at all.
         """
 
 

@@ -1,7 +1,6 @@
 """What a client does in a round: honest or malicious, by partition id."""
 
 from collections.abc import Mapping, MutableMapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +9,7 @@ from fl_defense.model.training import seeded
 from simulations.attack.base import Attack
 from simulations.attack.context import AttackContext, generator_of
 from simulations.attack.none import NoAttack
-from simulations.data import load_data
-from simulations.data.load import deal_out
+from simulations.data.load import ClientImages, client_images
 from simulations.federation.trainer import Trainer
 from simulations.scenario.devices import pick_device
 from simulations.scenario.scenario import Scenario
@@ -25,6 +23,7 @@ def train_client(
     received: Mapping[str, Tensor],
     proximal_mu: float = 0.0,
     memory: MutableMapping[str, Tensor] | None = None,
+    data: ClientImages | None = None,
 ) -> tuple[Mapping[str, Tensor], Mapping[str, float]]:
     """Train the received model on one client's images, honest or poisoned.
 
@@ -38,11 +37,13 @@ def train_client(
         received: the global model's arrays.
         proximal_mu: weight of FedProx's proximal term.
         memory: what a malicious client keeps from round to round, changed in place; None: nothing.
+        data: of all clients; None: as `images_of` returns them.
 
     Returns:
         The arrays to send, on the CPU, and the metrics; malicious clients report the same keys.
     """
-    images, labels = _client_images(scenario, partition_id)
+    data = data or images_of(scenario)
+    images, labels = data.of(partition_id)
     device = pick_device(scenario.device)
     draws = generator_of(scenario.seed, partition_id, server_round)
     training = Trainer(
@@ -73,7 +74,7 @@ def train_client(
                 backdoors=scenario.backdoors,
                 spec=scenario.model_spec(),
                 training=training,
-                data_of=partial(_client_images, scenario),
+                data_of=data.of,
                 memory={} if memory is None else memory,
                 device=device,
             )
@@ -86,8 +87,6 @@ def train_client(
     return arrays, {"num-examples": len(labels), "train-loss": loss}
 
 
-def _client_images(scenario: Scenario, partition_id: int) -> tuple[Tensor, Tensor]:
-    data = load_data(scenario.data)
-    parts = deal_out(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)
-    mine = torch.from_numpy(parts[partition_id])
-    return data.train_images[mine], data.train_labels[mine]
+def images_of(scenario: Scenario) -> ClientImages:
+    """Return the images of a scenario's clients, read and dealt out once per process."""
+    return client_images(scenario.partition, scenario.data, scenario.clients.count, scenario.seed)

@@ -1,7 +1,5 @@
 """Runs a scenario from beginning to end, or from where it was interrupted, on this machine."""
 
-import logging
-import os
 from pathlib import Path
 
 from flwr.app import Context
@@ -10,6 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from simulations.data import ImageData
 from simulations.federation.client_app import build_client_app
 from simulations.federation.preflight import check_scenario
+from simulations.federation.quiet import quiet_flower
 from simulations.federation.server import RunResult, Tell, serve
 from simulations.measurement.folder_lock import sole_writer
 from simulations.measurement.results_folder import Interrupted, ResultsFolder
@@ -77,11 +76,3 @@ def _run(
         pick_device(scenario.device),
     )
     return results[0]
-
-
-def quiet_flower() -> None:
-    """Show warnings of the defense, and errors of Flower; its progress report is ours to give."""
-    flower = logging.getLogger("flwr")
-    if "FLWR_LOG_LEVEL" not in os.environ:
-        flower.setLevel(logging.ERROR)
-    flower.getChild("fl_defense").setLevel(logging.WARNING)

@@ -26,7 +26,7 @@ from simulations.attack.backdoor import Backdoor
 from simulations.attack.base import Attack
 from simulations.attack.none import NoAttack
 from simulations.data import IID, Digits, ImageSource, Partition
-from simulations.engines import Engine, RayEngine
+from simulations.engines import Engine, ProcessesEngine
 from simulations.metrics import Metric
 from simulations.models.base import Architecture
 from simulations.models.small_cnn import SmallCNN
@@ -154,7 +154,7 @@ class Scenario(BaseModel):
     tracking: Annotated[tuple[Tracker, ...], TRACKED] = ()
     """Where else each round is written, such as `tensorboard`: a tracker, or a list of them; none
     by default."""
-    engine: Annotated[Engine, ENGINE] = RayEngine()
+    engine: Annotated[Engine, ENGINE] = ProcessesEngine()
     """What runs the clients."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where clients train and the server repairs; auto: a GPU if there is one."""

@@ -200,10 +200,8 @@ def test_an_ordered_grid_lists_and_answers_by_partition() -> None:
     class Shuffled(InProcessGrid):
         """Numbers its nodes against their partitions, and answers in the order of the nodes."""
 
-        def __init__(self, app: ClientApp, num_clients: int) -> None:
-            super().__init__(app, num_clients)
-            for node, context in self._contexts.items():
-                context.node_config["partition-id"] = num_clients - node
+        def partition_of(self, node_id: int) -> int:
+            return 4 - node_id
 
     app = client_that(lambda m, c: Message(RecordDict(), reply_to=m))
     grid = OrderedGrid(Shuffled(app, 4), 4, seed=0)

@@ -21,7 +21,8 @@ from fl_defense.sanitizers import NoDefense
 from simulations.aggregators import FedAvg, FedAvgM
 from simulations.data import Digits
 from simulations.engines import InProcessEngine
-from simulations.engines.in_process import InProcessGrid, set_task_identity
+from simulations.engines.in_process import InProcessGrid
+from simulations.engines.local_grid import set_task_identity
 from simulations.federation.client_app import build_client_app
 from simulations.federation.deterministic_grid import OrderedGrid
 from simulations.federation.preflight import check_scenario

@@ -14,7 +14,7 @@ from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
 from simulations.data import Digits, Dirichlet
-from simulations.engines import InProcessEngine, RayEngine
+from simulations.engines import InProcessEngine, ProcessesEngine
 from simulations.metrics import BalancedAccuracy, WorstClassAccuracy
 from simulations.models.resnet import ResNet
 from simulations.scenario import ConfigError
@@ -106,7 +106,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     assert isinstance(scenario.defense, NoDefense)
     assert isinstance(scenario.attack, NoAttack)
     assert isinstance(scenario.aggregator, FedAvg)
-    assert scenario.engine == RayEngine()
+    assert scenario.engine == ProcessesEngine()
 
 
 @pytest.mark.parametrize(
