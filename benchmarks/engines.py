@@ -5,7 +5,7 @@
 
 The engines take turns, `--repeats` times, and the median of the ratios to `in-process` counts. The
 seconds of a round go from its first message to its last reply. CPU seconds are those of all
-processes. Believe them on a busy machine: there Linux gives Ray, a session of its own, a larger share
+processes; believe them on a busy machine: there Linux gives Ray, in its own session, a larger part
 of the cores. The first round holds the start-up. Results go into results/engines.json. Linux only.
 """
 
