@@ -62,7 +62,7 @@ LEVERS: dict[str, Sanitizer] = {
     "deep-sanitizer, any scene": DeepSanitizer(candidates_per_image=1),
     "deep-sanitizer, head lr 2e-3": DeepSanitizer(head_lr=2e-3),
 }
-"""A preset with one lever moved, for the sweeps behind docs/methods.md."""
+"""A preset with one lever moved, for the sweeps behind docs/notes/levers.md."""
 LEVER_GROUPS = {
     f"{method} levers": [name for name in LEVERS if name.startswith(method)]
     for method in ("dhbe", "deep-sanitizer")

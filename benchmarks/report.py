@@ -41,6 +41,7 @@ Written by `python -m benchmarks.report` from the JSON files in
 [`benchmarks/results`](../benchmarks/results).
 Rates are on test images that no defense has seen; ASR and robust accuracy leave out images whose
 true class is the target. Negative results stay in the tables; what no table lists was not measured.
+Each of the commands on this page takes hours.
 """
 
 
@@ -104,9 +105,9 @@ def comparison() -> str:
     table = "\n".join(lines)
     return f"""## Defenses side by side
 
-Accuracy / ASR / robust accuracy after the repair of one model, means over the seeds that the next
-table names; of a clean model, with the patch. A dash: not measured. DeepCleanse leaves the model as
-it is: its figures are those of the purifier and the model together.
+Accuracy / ASR / robust accuracy after the repair of one model. They are means over the seeds that
+the next table names; of a clean model, with the patch. A dash: not measured. DeepCleanse leaves the
+model as it is: its figures are those of the purifier and the model together.
 
 {table}
 """
@@ -151,9 +152,9 @@ def effectiveness() -> str:
     table = "\n".join(lines)
     return f"""## Defense effectiveness over four triggers
 
-DER = (max(0, fall of ASR) - max(0, fall of accuracy) + 1) / 2: 0.5 for doing nothing, 1 for a
-removed backdoor at no cost. Seeds with which all four triggers were measured; the other rates of
-the same rows stand in the next table.
+DER = (max(0, fall of ASR) - max(0, fall of accuracy) + 1) / 2. It is 0.5 for doing nothing, and 1
+for a removed backdoor at no cost. Seeds with which all four triggers were measured; the other rates
+of the same rows stand in the next table.
 
 {table}
 """
@@ -220,7 +221,7 @@ def speeds() -> str:
 
 `python -m benchmarks.speed`: training and repairs by turns in one process,
 {values(results, "repeats")} times; medians, with the range in brackets. What counts is the last
-column, for a faster machine trains faster, too: a round in which a client trains on so many images
+column, for a faster machine trains faster, too. A round in which a client trains on so many images
 takes twice as long with the repair.
 
 {speed.table(results)}

@@ -37,7 +37,8 @@ def one_line_each(script: str) -> str:
 def documented_commands() -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/deployment.md").read_text(), re.DOTALL)
     lines = one_line_each("\n".join(blocks)).splitlines()
-    return [line.removesuffix(" &") for line in lines if line and not line.startswith("#")]
+    plain = [line.partition(" # ")[0] for line in lines]
+    return [line.removesuffix(" &") for line in plain if line and not line.startswith("#")]
 
 
 def test_every_documented_command_is_one_that_the_demo_runs() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.defenses import LEVER_GROUPS, LEVERS, SANITIZERS
 from benchmarks.federations import VARIANTS
+from fl_defense import sanitizers
 from simulations.scenario.load import load_scenario
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,35 @@ def test_benchmarks_and_their_variants_exist(page: Path) -> None:
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
         for option, choices in CHOICES.items():
             assert {*after(words, option)} - {ANYTHING} <= choices
+
+
+METHODS = {
+    **{name: f"{name}.md" for name in [*sanitizers.SANITIZERS, "trigger-search", "attribution"]},
+    "freeeagle": "deep-sanitizer.md",
+}
+HEADS = ["Idea", "How it is called", "Settings", "What was measured", "Limits", "Sources"]
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"none"}))
+def test_a_method_has_a_page_that_reads_like_the_others(name: str) -> None:
+    text = (ROOT / "docs/methods" / METHODS[name]).read_text()
+    heads = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert [head for head in heads if head in HEADS] == HEADS
+    for block in ("facts", "settings"):
+        assert f"<!-- generated: {name}-{block} -->" in text
+
+
+def test_every_page_is_in_the_menu_and_can_be_reached() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text()
+    linked = {ROOT / "docs/index.md"}
+    for page in PAGES:
+        if page.is_relative_to(ROOT / "docs"):
+            assert str(page.relative_to(ROOT / "docs")) in menu, page
+        for path in re.findall(r"\]\(((?!http)[^)#\s]+)", page.read_text()):
+            linked.add((page.parent / path).resolve())
+    decisions = ROOT / "docs/decisions"
+    pages = {page for page in PAGES if page.name != "README.md"}
+    assert {page for page in pages - linked if not page.is_relative_to(decisions)} == set()
 
 
 def test_commands_are_found() -> None:

@@ -13,16 +13,10 @@ URLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 HERE = f"{URLS['Repository']}/blob/main/"
 RAW = HERE.replace("github.com", "raw.githubusercontent.com").replace("/blob/", "/")
 README = ROOT / "README.md"
-RECORDS = ("docs/decisions", "docs/methods.md", "docs/results.md", "docs/deployment.md")
-"""Records of decisions and measurements, and a walk through commands: longer sentences are let pass."""
 PAGES = [
     README,
-    ROOT / "CONTRIBUTING.md",
-    *(
-        page
-        for page in sorted((ROOT / "docs").rglob("*.md"))
-        if not str(page.relative_to(ROOT)).startswith(RECORDS)
-    ),
+    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "examples/drop_in/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 MOST_WORDS = 25
 README_LINES, README_COLUMNS = 230, 6
@@ -80,8 +74,8 @@ def test_the_readme_has_no_digit_in_a_sentence_but_in_names() -> None:
 @every_page
 def test_commands_stand_in_blocks(page: Path) -> None:
     """A command with arguments is copied, so it stands by itself; a command's name may be said."""
-    if "decisions" in page.parts:
-        pytest.skip("records are not for copying")
+    if "decisions" in page.parts or page.name == "results.md":
+        pytest.skip("records are not for copying, and results say what measured them")
     text = "\n".join(paragraphs(page.read_text()))
     commands = re.findall(r"`((?:fl-defense|make|python|pip|uv|flwr)\s[^`]+)`", text)
     assert [each for each in commands if len(each.split()) > 2] == []

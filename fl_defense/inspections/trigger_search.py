@@ -155,7 +155,7 @@ class TriggerSearch(Inspection):
     def bar_for(self, model: nn.Module, spec: ModelSpec) -> float:
         """Return `patch_bar`, or `bar_of_small_images` below `small_below` pixels.
 
-        docs/methods.md says how many clean networks of which kinds exceed it.
+        docs/results.md says how many clean networks of which kinds exceed it.
         """
         del model
         is_small = min(spec.input_shape[1:]) < self.small_below

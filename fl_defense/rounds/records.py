@@ -33,6 +33,7 @@ class RoundRecord:
     """
 
     round: int
+    """Number of the round; 0 is the initial model."""
     num_replies: int = 0
     """Replies that were aggregated."""
     num_rejected: int = 0
@@ -57,10 +58,16 @@ class RoundRecord:
     train_seconds: float = 0.0
     """From sending the model out to having all replies."""
     sanitize_seconds: float = 0.0
+    """Of the defense."""
     verify_seconds: float = 0.0
     """Of the searches for the verdict."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """The defense's own numbers, its refusal or failure."""
+    """The defense's own numbers; `refused` or `failure` of a repair; `anomaly`, `suspected_class`
+    and `alarm` of an inspection; `rejections` and `failures` of clients, each with `client`, its
+    partition, and `reason`; `screens`, each with its `verdicts` (`client`, `weight`, `score`,
+    `reason`) and what it found; `left_out`, each with `client` and `reason`; `kept_sent`: why
+    nothing was aggregated; `sent_again`: the round whose model is sent in place of the one sent
+    out. On a server that is no simulation, `node` stands for `client`."""
 
     def with_repair(self, outcome: RepairOutcome) -> "RoundRecord":
         """Return the record with what became of the aggregate."""

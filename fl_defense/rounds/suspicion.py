@@ -1,8 +1,8 @@
 """When is a round's inspection an alarm? Compared with the past, or with a calibrated bound.
 
 A single model is judged by a bound: `calibrated_bound` takes it from models that are known to be
-benign, and for `TriggerSearch` docs/methods.md names one. A federation has its own past, too:
-`AnomalyHistory` is our rule for it.
+benign, and for `TriggerSearch` docs/methods/trigger-search.md names one. A federation has its own
+past, too: `AnomalyHistory` is our rule for it.
 """
 
 import math

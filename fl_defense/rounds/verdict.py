@@ -2,7 +2,7 @@
 
 The do-no-harm gate says that a repair is harmless. Whether it has done anything, only a search for
 what is left can tell, without data as everything here. It sees what the inspection sees: a trigger
-that the inspection has no eye for is in neither answer (docs/methods.md, Limits).
+that the inspection has no eye for is in neither answer (docs/methods/trigger-search.md).
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class RepairVerdict:
 
     @property
     def details(self) -> dict[str, Any]:
-        """The figures for a record, by the keys that docs/methods.md lists."""
+        """The figures for a record, by the keys that docs/reference/records.md lists."""
         figures: dict[str, Any] = {"bar": self.bar}
         for name, finding in (("found", self.found), ("left", self.left)):
             figures[f"{name}_kind"] = finding.kind

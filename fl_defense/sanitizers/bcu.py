@@ -23,7 +23,7 @@ Deviations of `BCU.per_round()`, which is made for a repair after every aggregat
      statistics, and they are drawn so that the teacher's classes come equally often.
   5. The student's BatchNorm statistics are the teacher's, moved once to fit the replaced weights
      by what the images change, and then kept: those of scenes are not those of real images.
-What each is worth is in docs/methods.md.
+What each is worth is in docs/methods/bcu.md.
 
 Needs: unlabelled images, or none with scenes. Cost: a forward pass of teacher and student and a
 backward pass of the student per step; `details["forward_images"]` counts images passed forward.

@@ -22,16 +22,20 @@ from typer.main import get_command
 from fl_defense.atomic_write import replace_file
 from fl_defense.facts import Facts
 from fl_defense.inspections import INSPECTIONS
+from fl_defense.rounds.records import RoundRecord
 from fl_defense.sanitizers import SANITIZERS
 from fl_defense.screens import SCREENS
 from simulations import shipped
 from simulations.cli.list_fields import Row, part_rows, scenario_rows, spelled
 from simulations.cli.main import app
-from simulations.scenario.fields import REQUIRED, first_sentence
+from simulations.measurement import summary
+from simulations.measurement.measured_round import MeasuredRound
+from simulations.metrics import METRICS
+from simulations.scenario.fields import REQUIRED, first_sentence, settings_of
 from simulations.scenario.load import scenario_schema
-from simulations.scenario.named_parts import presets_of
+from simulations.scenario.named_parts import NamedPart, presets_of
 from simulations.scenario.parts import Part
-from simulations.scenario.tables import SANITIZER, TABLES
+from simulations.scenario.tables import INSPECTION, SANITIZER, SCREEN, TABLES
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -181,6 +185,18 @@ def facts_table(table: Mapping[str, type], *columns: str) -> str:
     )
 
 
+def facts_lines(cls: type) -> str:
+    """Return the facts of one method, each on a line of its own."""
+    facts = facts_of(cls)
+    names = ("needs", "changes", "cost", "paper", "limits")
+    return markdown(("", cls.__name__), ((name, getattr(facts, name)) for name in names))
+
+
+def settings_table(part: NamedPart, cls: type) -> str:
+    """Return the fields of one entry with their defaults and sentences."""
+    return rows_table(part_rows(part.part_of(cls)))
+
+
 def facts_of(cls: type) -> Facts:
     """Return what a class says of itself."""
     facts = getattr(cls, "facts", None)
@@ -209,11 +225,45 @@ def in_yaml(sentence: str) -> str:
     return re.sub(r"`[a-z]+(?:_[a-z]+)+`", lambda found: found[0].replace("_", "-"), text)
 
 
+def record_keys() -> str:
+    """Return the keys of a line of rounds.jsonl, the server's first."""
+    server = {field.name: field.sentence for field in settings_of(RoundRecord)}
+    own = {field.name: field.sentence for field in settings_of(MeasuredRound)}
+    del own["record"]
+    return keys_table(server | own)
+
+
+def metric_keys() -> str:
+    """Return the metrics by the names that stand in files."""
+    return keys_table({cls.name: first_sentence(cls) for cls in METRICS.values()})
+
+
+def keys_table(meanings: Mapping[str, str]) -> str:
+    """Return keys of a file with what they mean."""
+    rows = ((f"`{key}`", meaning) for key, meaning in meanings.items())
+    return markdown(("key", "meaning"), rows)
+
+
+METHODS = (SANITIZER, INSPECTION, SCREEN)
+"""Tables of what has a page, or a place in one."""
 BLOCKS: dict[str, Callable[[], str]] = {
     "defenses": lambda: facts_table(SANITIZERS, "needs", "changes", "cost", "paper", "limits"),
     "inspections": lambda: facts_table(INSPECTIONS, "needs", "cost", "paper", "limits"),
+    "record-keys": record_keys,
+    "summary-keys": lambda: keys_table(summary.KEYS),
+    "metric-keys": metric_keys,
     "filters": lambda: facts_table(SCREENS, "needs", "changes", "cost", "paper", "limits"),
     **{kind: partial(sentences, part.table) for kind, part in TABLES.items()},
+    **{
+        f"{name}-facts": partial(facts_lines, cls)
+        for part in METHODS
+        for name, cls in part.table.items()
+    },
+    **{
+        f"{name}-settings": partial(settings_table, part, cls)
+        for part in METHODS
+        for name, cls in part.table.items()
+    },
 }
 """What stands in a block, by its name."""
 

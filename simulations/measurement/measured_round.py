@@ -24,7 +24,7 @@ class MeasuredRound:
     """One round of a simulation; docs/reference/records.md explains every key of its line."""
 
     record: RoundRecord
-    """What the server knows."""
+    """What the server knows; its keys come first in the line."""
     asked: list[int] = field(default_factory=list)
     """Partitions that were asked to train."""
     malicious: list[int] = field(default_factory=list)
@@ -34,6 +34,7 @@ class MeasuredRound:
     backdoors: list[Rates] = field(default_factory=list)
     """The metrics with a trigger for each backdoor by itself."""
     evaluate_seconds: float = 0.0
+    """Of measuring."""
 
     @property
     def round(self) -> int:

@@ -14,6 +14,37 @@ from simulations.measurement.verdicts import judge
 from simulations.metrics import metrics_named
 from simulations.scenario.scenario import Scenario
 
+KEYS = {
+    "scenario": "Name of the scenario.",
+    "seed": "Its seed.",
+    "rounds": "Rounds of training.",
+    "malicious": "Partitions of the malicious clients.",
+    "last_three_rounds": "Mean rates by stage and metric over the last three rounds.",
+    "since_attack": "The same from the first attacked round on.",
+    "backdoors": "For each backdoor its `place` in the scenario, and its `rates` over the last "
+    "three rounds.",
+    "worst_attack_success_rate": "The highest of the released models since the attack began.",
+    "num_repaired": "Repairs that were taken.",
+    "num_not_repaired": "Rounds after whose repair a search still found something.",
+    "num_refused": "Repairs that the gate refused.",
+    "num_failed_repairs": "Repairs that failed.",
+    "num_rejected": "Replies that the check dropped, over all rounds.",
+    "num_left_out": "Replies that the screens left out.",
+    "num_failures": "Replies that never came.",
+    "screens": "For each screen the replies it left out or kept, by whether they were malicious, "
+    "with `precision`, `recall` and `false_positive_rate`, and the mean weights that it gave to "
+    "both. A reply is malicious in a round in which its client attacks.",
+    "durability": "For the stages `released` and `sent`: `rounds_until_asr_below` 0.5 and 0.1, "
+    "counted from the end of the attack (null: never, or the attack went on), and `asr_area`, the "
+    "mean height of the ASR's curve since the attack began.",
+    "seconds": "Wall-clock seconds of each phase and of the whole run.",
+    "share_of_time": "Each phase's share of the whole.",
+    "device": "Where models were trained and repaired.",
+    "versions": "Of Python and of what computes.",
+    "seals": "Digests of all lines of `rounds.jsonl` together with `scenario.yaml`, of "
+    "`model.safetensors`, and of this file without its own.",
+}
+"""What each key of summary.json means."""
 LAST = 3
 """Rounds over whose end a run is summed up."""
 

@@ -20,7 +20,7 @@ Deviations of `DeepCleanse.per_round()`:
      small place, the objects of clean images do not. How large is too large is chosen without
      labels: the largest limit at which the model still says of purified surrogate images what it
      said before. The paper cuts a hole into every image.
-What each is worth is in docs/methods.md.
+What each is worth is in docs/methods/deep-cleanse.md.
 
 Needs: nothing with scenes; unlabelled images otherwise. Cost: once, the training of the completion
 network; per image at inference, its forward pass, two of the model and a backward pass of the

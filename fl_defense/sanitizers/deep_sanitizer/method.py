@@ -25,10 +25,10 @@ Our reconstruction:
      (`search.distortions`), that class must not gain on scenes that are changed so.
   5. With a reference, an earlier model that is trusted, only what the head does more than it, when
      the same patch is on the same scene, counts.
-What each part is worth is in docs/methods.md.
+What each part is worth is in docs/notes/levers.md.
 
 Limit: what the extractor has already fused with the features of the target class cannot be told
-apart after it; see docs/methods.md.
+apart after it; see docs/notes/levers.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: `details["forward_images"]` counts
 images passed forward, where the extractor and the head count half each; backward passes come on

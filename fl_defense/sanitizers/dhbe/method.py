@@ -31,7 +31,7 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
   7. With a reference, an earlier model that is trusted, only what the student does more than it on
      the same changed scenes counts: in the search, and in what is unlearned.
   8. The search for patches starts afresh in each round; `warm_start` carries them on.
-What each deviation is worth is in docs/methods.md.
+What each deviation is worth is in docs/notes/levers.md.
 
 Needs: image shape and pixel normalisation. No images. Cost: `details["forward_images"]` counts the
 images passed forward through teacher and student; backward passes come on top. What the searches

@@ -30,7 +30,7 @@ from simulations.measurement.confusion import Confusion
 from simulations.measurement.measured_round import MeasuredRound
 from simulations.measurement.recorder import FederationError, Recorder
 from simulations.measurement.results_folder import ResultsFolder, read_rounds
-from simulations.measurement.summary import summarize
+from simulations.measurement.summary import KEYS, summarize
 from simulations.metrics import columns
 from simulations.models.small_cnn import SmallCNN
 from simulations.scenario import ConfigError
@@ -69,6 +69,11 @@ def test_the_folder_holds_every_file(run: RunResult) -> None:
         "confusion.json", "curves.png", "model.safetensors", "rounds.jsonl", "scenario.yaml",
         "summary.json",
     ]  # fmt: skip
+
+
+def test_every_key_of_the_summary_is_explained(run: RunResult) -> None:
+    written = json.loads((run.folder / "summary.json").read_text())
+    assert list(written) == list(KEYS)
 
 
 def test_answers_by_class_are_kept_of_the_last_round(run: RunResult) -> None:
