@@ -15,7 +15,11 @@ from simulations.scenario.load import load_scenario
 
 ROOT = Path(__file__).parents[1]
 SCENARIOS = sorted((ROOT / "configs/scenarios").glob("*.yaml"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CHOICES = {"--sanitizers": {*SANITIZERS, *LEVERS, *LEVER_GROUPS}, "--variants": {*VARIANTS}}
 ANYTHING = "..."
 
@@ -123,7 +127,7 @@ def test_every_page_is_in_the_menu_and_can_be_reached() -> None:
         for path in re.findall(r"\]\(((?!http)[^)#\s]+)", page.read_text()):
             linked.add((page.parent / path).resolve())
     decisions = ROOT / "docs/decisions"
-    pages = {page for page in PAGES if page.name != "README.md"}
+    pages = {page for page in PAGES if page.is_relative_to(ROOT / "docs")}
     assert {page for page in pages - linked if not page.is_relative_to(decisions)} == set()
 
 
