@@ -63,6 +63,8 @@ ATTACKS: dict[str, list[str]] = {
     "alie": ["attack.name=alie", *MANY],
 }
 """Settings of each attack, over the base's."""
+AT_LAST = "repair.schedule={first-round: 10}"
+"""Repairs change no later round if clients are sent the aggregate: those that count are enough."""
 VARIANTS: dict[str, list[str]] = {
     "no defense": ["defense.name=none"],
     "MultiKrum": [
@@ -70,7 +72,7 @@ VARIANTS: dict[str, list[str]] = {
         "aggregator.name=multikrum",
         "aggregator.num-malicious=3",
     ],
-    "DHBE at release": ["defense.name=dhbe", "repair.broadcast=aggregate"],
+    "DHBE at release": ["defense.name=dhbe", "repair.broadcast=aggregate", AT_LAST],
     "closed loop": ["defense.name=dhbe", *SCREEN],
 }
 """Ways of defending, by their names in the table."""

@@ -102,12 +102,14 @@ class Repairer:
     seed: int
     device: torch.device
 
-    @property
-    def _monitor(self) -> Monitor | None:
-        asked = self.schedule.on_suspicion
-        if asked in (None, "screens"):
-            return None
-        rule = SuspicionRule() if asked == "history" else SuspicionRule(bound=float(asked))
+    def _monitor(self, suspect: nn.Module) -> Monitor:
+        """Return what inspects this round's aggregate."""
+        asked, bound = self.schedule.on_suspicion, None
+        if asked == "screens":
+            bound = self.inspection.bar_for(suspect, self.spec)
+        elif isinstance(asked, float | int):
+            bound = float(asked)
+        rule = SuspicionRule(bound=bound)
         return Monitor(spec=self.spec, alarm=rule, inspection=self.inspection, seed=self.seed)
 
     def repair(
@@ -138,7 +140,7 @@ class Repairer:
         kept = RepairOutcome(model=suspect, deployed=deployed, state=state)
         alarmed, kept = self._inspect(server_round, kept)
         if self.schedule.on_suspicion == "screens":
-            alarmed = screens_suspect
+            alarmed = alarmed or screens_suspect
         if not self.schedule.is_due(server_round, num_rounds, alarmed=alarmed):
             return kept
         repaired = self._repaired(server_round, kept, previous, reference, federated)
@@ -227,11 +229,11 @@ class Repairer:
 
     def _inspect(self, server_round: int, kept: RepairOutcome) -> tuple[bool, RepairOutcome]:
         """Inspect the aggregate if the schedule asks for it; return whether that is an alarm."""
-        monitor = self._monitor
-        if monitor is None or not self.schedule.asks(server_round):
+        if not self.schedule.asks(server_round):
             return False, kept
         started = time.perf_counter()
         try:
+            monitor = self._monitor(kept.model)
             found, alarmed, state = monitor.look(kept.model, kept.state.monitor)
         except Exception as error:
             if self.on_failure == "raise":

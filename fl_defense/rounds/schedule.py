@@ -36,11 +36,17 @@ class Schedule:
     screen suspects what it let through, and no inspection is asked; null: do not ask. For the
     trigger search 3 lies between clean models and those in which a patch turns every class, if
     images have 28 pixels or more."""
+    check_every: int | None = 3
+    """With on_suspicion screens: inspect the aggregate by itself in each so many rounds as well,
+    and repair what exceeds the inspection's own bar: what a weak attack teaches little by little,
+    no round shows as news. null: never."""
 
     def __post_init__(self) -> None:
         require_at_least(self, first_round=1)
         every, asked = self.every, self.on_suspicion
         require(every is None or every >= 1, "every", "at least 1 or null", every)
+        check = self.check_every
+        require(check is None or check >= 1, "check_every", "at least 1 or null", check)
         understood = asked in (None, "history", "screens") or (
             not isinstance(asked, str) and asked > 0
         )
@@ -51,12 +57,16 @@ class Schedule:
             raise ValueError("every is null and last is false, so no round would be repaired")
 
     def asks(self, server_round: int) -> bool:
-        """Tell whether the model of this round is to be inspected; all from `first_round` on."""
-        if server_round == 0 and not self.initial:
+        """Tell whether the model of this round is to be inspected.
+
+        All from `first_round` on, or some of them if screens are asked first.
+        """
+        if self.on_suspicion is None or (server_round == 0 and not self.initial):
             return False
-        return self.on_suspicion not in (None, "screens") and (
-            server_round == 0 or server_round >= self.first_round
-        )
+        if self.on_suspicion != "screens":
+            return server_round == 0 or server_round >= self.first_round
+        every, since = self.check_every, server_round - self.first_round + 1
+        return every is not None and server_round > 0 and since > 0 and since % every == 0
 
     def is_due(self, server_round: int, num_rounds: int, *, alarmed: bool = False) -> bool:
         """Tell whether round `server_round` of `num_rounds`, counted from 1, is to be repaired.

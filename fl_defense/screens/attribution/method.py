@@ -83,8 +83,9 @@ class Attribution(Screen):
     """Share of the rule's floor by which a reply must lie above the median for that, in [0, 1]."""
     candidates_per_image: int = 2
     """Scenes drawn for each one kept: those most familiar to the model sent out are kept."""
-    most_searches: int = 3
-    """Searches in a round: one more after each by which replies were left out, at most so many."""
+    most_searches: int = 4
+    """Searches in a round: two, and one more after each by which replies were left out, at most so
+    many."""
     most_remembered: int = 8
     """Patterns that are carried to later rounds."""
     suspicion: SuspicionPolicy = field(default_factory=SuspicionPolicy)

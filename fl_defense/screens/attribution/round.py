@@ -17,6 +17,7 @@ from fl_defense.screens.attribution.memory import Memory
 from fl_defense.screens.attribution.past import Past
 from fl_defense.screens.attribution.report import Finding
 from fl_defense.screens.attribution.scores import Measure, spread_of
+from fl_defense.screens.attribution.sides import smaller_side
 from fl_defense.screens.base import EarlierModel, ScreenedRound, Screening
 from fl_defense.screens.networks import Networks
 from fl_defense.search.difference import Contrast
@@ -88,19 +89,7 @@ class JudgedRound:
             self._answers.append(self._measure.answers(self._networks.reply(reply)))
             if not bool(self._answers[index].isfinite().all()):
                 self._judgement.leave_out(index, "its answers to scenes are not finite")
-        is_suspicious = False
-        for search in range(1, self._settings.most_searches + 1):
-            if self._too_few() is not None:
-                break
-            aggregate = self._aggregate()
-            # What is remembered and what is found are judged together: where attackers have drifted
-            # from an old pattern, a fresh one is found while all of them are still in the mean.
-            remembered = self._memory.patterns if search == 1 else []
-            found = self._found(aggregate)
-            findings = self._judge(remembered, found, aggregate, search)
-            is_suspicious = any(self._is_strong(finding) for finding in findings)
-            if not any(finding.left_out for finding in findings):
-                break
+        is_suspicious = self._search_all()
         rewound = self._rewound()
         if rewound is not None:
             return rewound
@@ -108,6 +97,32 @@ class JudgedRound:
         if few is not None:
             return self._screening(keep_sent=few)
         return self._screening(keep_sent=None, is_suspicious=is_suspicious or self._is_taught())
+
+    def _search_all(self) -> bool:
+        """Search both contrasts, each until nobody stands out; return whether what is left may do.
+
+        Where attackers teach what others forget again, the mean stands still and nothing in it is
+        new: the sides of a round show it. Where they differ from others in less than data do, the
+        mean shows it.
+        """
+        is_suspicious, search = False, 0
+        for contrast_of in (self._between_sides, self._with_sent):
+            while search < self._settings.most_searches and self._too_few() is None:
+                aggregate = self._aggregate()
+                contrast = contrast_of(aggregate)
+                if contrast is None:
+                    break
+                search += 1
+                # What is remembered and what is found are judged together: where attackers have
+                # drifted from an old pattern, a fresh one is found while all of them are still in
+                # the mean.
+                remembered = self._memory.patterns if search == 1 else []
+                found = self._settings.search.find(contrast)
+                findings = self._judge(remembered, found, aggregate, search)
+                if not any(finding.left_out for finding in findings):
+                    is_suspicious |= any(self._is_strong(finding) for finding in findings)
+                    break
+        return is_suspicious
 
     def _rewound(self) -> Screening | None:
         """Go back to an earlier model if who is named has taught the one that was sent out."""
@@ -184,16 +199,33 @@ class JudgedRound:
         """Return the mean of the replies that are left."""
         return self._networks.mean([self._shown.replies[i] for i in self._judgement.kept])
 
-    def _found(self, aggregate: nn.Module) -> list[Pattern]:
-        """Return the patterns that a search finds in an aggregate; none if it overflows."""
-        contrast = Contrast(
+    def _with_sent(self, aggregate: nn.Module) -> Contrast:
+        """Return what the aggregate does that the model sent out does not."""
+        return Contrast(
             aggregate,
             self._sent,
             self._searched,
             self._spec.pixels,
             of_reference=self._sent_answers,
         )
-        return self._settings.search.find(contrast)
+
+    def _between_sides(self, aggregate: nn.Module) -> Contrast | None:
+        """Return what the smaller side of the replies does that the other one does not."""
+        del aggregate
+        kept = [self._shown.replies[index] for index in self._judgement.kept]
+        side = smaller_side(
+            [reply.arrays for reply in kept], self._shown.sent, self._networks.weights
+        )
+        if side is None:
+            return None
+        others = [reply for index, reply in enumerate(kept) if index not in side]
+        few = [kept[index] for index in side]
+        return Contrast(
+            self._networks.mean(few),
+            self._networks.mean(others),
+            self._searched,
+            self._spec.pixels,
+        )
 
     def _judge(
         self,
