@@ -83,9 +83,13 @@ class Attribution(Screen):
     """Share of the rule's floor by which a reply must lie above the median for that, in [0, 1]."""
     candidates_per_image: int = 2
     """Scenes drawn for each one kept: those most familiar to the model sent out are kept."""
+    least_ratio: float = 2.0
+    """Variance of the replies along their first principal component over that along the second,
+    from which the two sides of it are searched against one another: 1.1 to 1.2 of honest clients
+    with similar data, 1.8 with Dirichlet 0.1; 2.2 and more where some attack together."""
     most_searches: int = 4
-    """Searches in a round: two, and one more after each by which replies were left out, at most so
-    many."""
+    """Searches in a round: the sides, if there are any, and the aggregate, and one more after each
+    by which replies were left out, at most so many."""
     most_remembered: int = 8
     """Patterns that are carried to later rounds."""
     suspicion: SuspicionPolicy = field(default_factory=SuspicionPolicy)
@@ -119,6 +123,7 @@ class Attribution(Screen):
             most_searches=1,
             most_remembered=0,
         )
+        require_at_least(self, least_ratio=1)
         require_share(self, "least_kept", "nearness")
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:

@@ -214,7 +214,10 @@ class JudgedRound:
         del aggregate
         kept = [self._shown.replies[index] for index in self._judgement.kept]
         side = smaller_side(
-            [reply.arrays for reply in kept], self._shown.sent, self._networks.weights
+            [reply.arrays for reply in kept],
+            self._shown.sent,
+            self._networks.weights,
+            self._settings.least_ratio,
         )
         if side is None:
             return None

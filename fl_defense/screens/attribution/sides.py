@@ -1,8 +1,12 @@
 """The two sides of a round: along which direction do its replies differ most?
 
-Clients who attack together teach the same, which nobody else does: of iid data, that is the largest
-difference between the replies of a round, whatever their model was sent with. Of data that are not
-alike it may be another one.
+Clients who attack together teach the same, which nobody else does: if the others have similar data,
+that is by far the largest difference between the replies of a round, whatever the model sent out
+knows already. Honest replies alone differ in many directions alike, the more so the more their data
+are alike.
+
+Reference: that the first principal components of updates tell attackers from others is from
+Tolpegin et al. (ESORICS 2020), who filter by them; here they only say between whom to search.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +19,10 @@ FEWEST = 3
 
 
 def smaller_side(
-    replies: Sequence[Mapping[str, Tensor]], sent: Mapping[str, Tensor], names: Iterable[str]
+    replies: Sequence[Mapping[str, Tensor]],
+    sent: Mapping[str, Tensor],
+    names: Iterable[str],
+    least_ratio: float,
 ) -> list[int] | None:
     """Return the indices of the replies on the smaller side of their first principal component.
 
@@ -25,14 +32,16 @@ def smaller_side(
         replies: arrays of each.
         sent: the model sent out; replies are finite and have its names and shapes.
         names: what is compared, the weights; others may be of any type.
+        least_ratio: variance along the first component over that along the second from which the
+            replies have two sides.
 
     Returns:
-        None, if there are fewer than three replies or all are the same.
+        None, if there are fewer than three replies, or they differ in all directions alike.
 
     Example:
         >>> sent = {"weight": torch.zeros(2)}
         >>> replies = [{"weight": torch.tensor(row)} for row in ([1.0, 0], [1, 0.1], [9, 0])]
-        >>> smaller_side(replies, sent, ["weight"])
+        >>> smaller_side(replies, sent, ["weight"], least_ratio=2)
         [2]
     """
     if len(replies) < FEWEST:
@@ -46,7 +55,10 @@ def smaller_side(
     scale = float(products.diagonal().sum())
     if not 0 < scale < float("inf"):
         return None
-    component = torch.linalg.eigh(products / scale).eigenvectors[:, -1]
+    variances, components = torch.linalg.eigh(products / scale)
+    if variances[-1] < least_ratio * variances[-2]:
+        return None
+    component = components[:, -1]
     above = [index for index, value in enumerate(component.tolist()) if value > 0]
     below = [index for index, value in enumerate(component.tolist()) if value <= 0]
     if len(above) != len(below):
