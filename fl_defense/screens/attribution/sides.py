@@ -63,4 +63,4 @@ def smaller_side(
     below = [index for index, value in enumerate(component.tolist()) if value <= 0]
     if len(above) != len(below):
         return min(above, below, key=len)
-    return max(above, below, key=lambda side: float(component[side].abs().sum()))
+    return max(above, below, key=lambda side: float(component[side].square().sum()))

@@ -471,6 +471,19 @@ def test_repair_on_suspicion(lab: Lab, asked: Any, repaired: list[bool]) -> None
     assert rounds[1].details["suspected_class"] == looked.suspected_class
 
 
+@pytest.mark.parametrize(("bar", "repaired"), [(1e-9, [False, True]), (1e9, [False, False])])
+def test_with_screens_the_aggregate_is_checked_by_the_inspections_own_bar(
+    lab: Lab, bar: float, repaired: list[bool]
+) -> None:
+    search = replace(SEARCH, patch_bar=bar, bar_of_small_images=bar)
+    lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=2, min_agreement=0,
+            schedule=Schedule(on_suspicion="screens", check_every=2, last=False),
+            inspection=search)  # fmt: skip
+    _, *rounds = lab.records
+    assert [record.sanitized for record in rounds] == repaired
+    assert ["anomaly" in record.details for record in rounds] == [False, True]
+
+
 def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: Lab) -> None:
     final = lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=3, min_agreement=0,
                     broadcast="aggregate")  # fmt: skip

@@ -41,6 +41,7 @@ def test_on_suspicion_alarms_decide_among_due_rounds_and_the_last_is_repaired_an
         ),
         ({"every": None, "on_suspicion": 3.0}, "on_suspicion asks of rounds that are due"),
         ({"every": None, "last": False}, "no round would be repaired"),
+        ({"check_every": 0}, "check_every must be at least 1 or null, got 0"),
     ],
 )
 def test_refuses(fields: dict[str, Any], message: str) -> None:
@@ -64,3 +65,17 @@ def test_the_model_that_a_run_begins_with(fields: Any, alarmed: bool, due: bool)
     assert schedule.is_due(0, 10, alarmed=alarmed) is due
     asked = schedule.on_suspicion
     assert schedule.asks(0) is (schedule.initial and asked not in (None, "screens"))
+
+
+@pytest.mark.parametrize(
+    ("check_every", "asked"), [(3, [4, 7]), (1, [2, 3, 4, 5, 6, 7, 8]), (None, [])]
+)
+def test_with_screens_the_aggregate_is_checked_now_and_then(
+    check_every: int | None, asked: list[int]
+) -> None:
+    schedule = Schedule(
+        first_round=2, on_suspicion="screens", initial=True, check_every=check_every
+    )
+    assert [number for number in range(9) if schedule.asks(number)] == asked
+    assert schedule.is_due(4, 9, alarmed=True)
+    assert not schedule.is_due(4, 9)

@@ -150,6 +150,16 @@ def test_the_first_round_is_not_screened() -> None:
     assert "learned in this round" in screening.details["not_screened"]
 
 
+def test_what_attackers_teach_and_others_forget_is_found_between_the_sides() -> None:
+    """The mean of the replies is the model sent out, so that nothing in it is new."""
+    replies = [honest(0), honest(1), planted(2), *[honest(place) for place in range(3, 8)]]
+    weights = torch.stack([arrays["1.weight"] for arrays in replies])
+    known = {"1.weight": weights.mean(0), "1.bias": torch.zeros(3)}
+    round_ = replace(shown(replies), sent=known)
+    assert left_out(screen(round_)) == [2]
+    assert left_out(screen(round_, replace(QUICK, least_ratio=1e9))) == []
+
+
 def test_what_is_left_may_still_be_suspicious() -> None:
     # Most replies have it, so that nobody stands out.
     screening = screen(shown([planted(place) for place in range(8)]))
