@@ -65,9 +65,9 @@ class RoundRecord:
     """The defense's own numbers; `refused` or `failure` of a repair; `anomaly`, `suspected_class`
     and `alarm` of an inspection; `rejections` and `failures` of clients, each with `client`, its
     partition, and `reason`; `screens`, each with its `verdicts` (`client`, `weight`, `score`,
-    `reason`) and what it found; `left_out`, each with `client` and `reason`; `kept_sent`: why
-    nothing was aggregated; `sent_again`: the round whose model is sent in place of the one sent
-    out. On a server that is no simulation, `node` stands for `client`."""
+    `reason`, `suspected`) and what it found; `left_out`, each with `client` and `reason`;
+    `kept_sent`: why nothing was aggregated; `sent_again`: the round whose model is sent in place of
+    the one sent out. On a server that is no simulation, `node` stands for `client`."""
 
     def with_repair(self, outcome: RepairOutcome) -> "RoundRecord":
         """Return the record with what became of the aggregate."""

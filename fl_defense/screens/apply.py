@@ -54,6 +54,7 @@ class ScreenReport:
             "screen": self.screen,
             "verdicts": [
                 {"node": node, "weight": said.weight, "score": said.score, "reason": said.reason}
+                | ({} if said.suspects is None else {"suspected": said.is_suspicion})
                 for node, said in self.verdicts.items()
             ],
             **self.details,
@@ -179,6 +180,7 @@ def _joined(earlier: Verdict, later: Verdict) -> Verdict:
         score=later.score,
         reason="; ".join(reason for reason in (earlier.reason, later.reason) if reason),
         arrays=earlier.arrays if later.arrays is None else later.arrays,
+        suspects=earlier.is_suspicion or later.is_suspicion,
     )
 
 

@@ -71,6 +71,14 @@ class Verdict:
     edited alike. One line."""
     arrays: Mapping[str, Tensor] | None = None
     """A state dict to aggregate in place of the reply's own, or None."""
+    suspects: bool | None = None
+    """Whether the screen takes the client for hostile; None: if it lowers the weight. False where
+    a screen weighs everybody by design, as a median does."""
+
+    @property
+    def is_suspicion(self) -> bool:
+        """Whether the reply is suspected; who is left out is so in any case."""
+        return self.weight == 0 or (self.weight < 1 if self.suspects is None else self.suspects)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,7 +154,8 @@ class FedGame(Screen):
             turned = (said.argmax(1) == label) | ~said.isfinite().all(1)
             score = float(turned.double().mean())
             reason = f"the trigger of class {label} turns {score:.0%} of images"
-            verdicts.append(Verdict(weight=1 - score, score=score, reason=reason if score else ""))
+            why = reason if score else ""
+            verdicts.append(Verdict(weight=1 - score, score=score, reason=why, suspects=False))
         return Screening(
             verdicts=tuple(verdicts),
             details={"class": label, "mask_sizes": [trigger.size for trigger in triggers]},

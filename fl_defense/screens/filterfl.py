@@ -4,8 +4,9 @@ Idea: for each class the server makes images of which the mean of all replies is
 sent out is not, and one additive trigger that does the same to all of them. Replies that call the
 images with the trigger that class with more than a threshold of certainty are left out.
 
-Reference: "FilterFL", CCS 2025, arXiv 2308.11333. The loss is the authors': 0.75 times the spread
-of the old model's probabilities, and 0.25 times what the new one lacks of certainty.
+Reference: Yang et al., "FilterFL: Knowledge Filtering-based Data-Free Backdoor Defense for
+Federated Learning", CCS 2025, arXiv 2308.11333. The loss is the authors': 0.75 times
+the spread of the old model's probabilities, and 0.25 times what the new one lacks of certainty.
 
 Deviations: it is the idea, not the method. Images are searched directly where the paper trains two
 generators. **All classes are gone through**: the released code looks at the attackers' class alone,
@@ -82,7 +83,7 @@ class FilterFL(Screen):
         "learned something",
         changes="replies that are sure of what is new, which are left out",
         cost="a hundred steps with two networks for each class",
-        paper="FilterFL, CCS 2025, arXiv 2308.11333: its idea, for all classes",
+        paper="Yang et al., CCS 2025, arXiv 2308.11333: its idea, for all classes",
         limits="a baseline, no recommendation: what honest training teaches is new as well",
     )
 

@@ -123,7 +123,9 @@ class FLTrust(Screen):
                 verdicts.append(Verdict(weight=0.0, score=cosine, reason=reason))
                 continue
             arrays = edited(reply, shown.sent, names, length / norm)
-            verdicts.append(Verdict(weight=cosine, score=cosine, reason=reason, arrays=arrays))
+            verdicts.append(
+                Verdict(weight=cosine, score=cosine, reason=reason, arrays=arrays, suspects=False)
+            )
         return Screening(verdicts=tuple(verdicts), details={"root_norm": length})
 
     def _root(

@@ -100,6 +100,7 @@ class RFA(Screen):
                     weight=weight,
                     score=score,
                     reason="" if weight == 1 else f"lies {score:.3g} from the geometric median",
+                    suspects=False,
                 )
                 for weight, score in zip(factors.tolist(), distances.tolist(), strict=True)
             )

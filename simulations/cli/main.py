@@ -13,6 +13,7 @@ from fl_defense import __version__
 from simulations import shipped
 from simulations.cli import model_commands, run_commands, start_commands
 from simulations.cli.doubts import tell_doubts
+from simulations.cli.help import Commands
 from simulations.cli.terminal import clear_errors, console, escape
 from simulations.cli.trust import Trust
 from simulations.cli.waiting import Rounds, waiting
@@ -25,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 app = typer.Typer(
     name="fl-defense",
     help="Repair backdoored models in federated learning, without data.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

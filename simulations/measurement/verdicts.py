@@ -61,12 +61,12 @@ def judge(rounds: Sequence[MeasuredRound]) -> dict[str, dict[str, Any]]:
 
 
 def suspected(measured: MeasuredRound) -> set[int]:
-    """Return the clients to whose replies some screen gave a weight below 1, or other arrays."""
+    """Return the clients that some screen suspected; unless it says so, by a weight below 1."""
     return {
         said["client"]
         for screen in measured.record.details.get("screens", ())
         for said in screen["verdicts"]
-        if said["weight"] < 1 or said["reason"]
+        if said.get("suspected", said["weight"] < 1)
     }
 
 

@@ -9,12 +9,12 @@ a node stands out that did so before, what it taught then may be in the model se
 reacts as well, and an earlier one does not, the federation goes on from the earlier one.
 
 Reference: ours. FilterFL (CCS 2025, arXiv 2308.11333) searches images on which the new model is
-sure and the old one is not, with a generator, and scores clients by it; FedGame (Wang et al.,
-NeurIPS 2023) inverts a trigger with foreign images and weighs clients by it; AGSD (arXiv
-2410.11205) keeps a history of trust. BaFFLe (Andreina et al., ICDCS 2021) undoes a round that
-clients vote against, and FedRecover (Cao et al., IEEE S&P 2023) trains anew from kept models once
-attackers are known. None of them compares reactions with those of the model sent out, reply by
-reply, over several families of patterns.
+sure and the old one is not, with a generator, and scores clients by it; FedGame (Jia et al.,
+NeurIPS 2023) inverts a trigger with foreign images and weighs clients by it; AGSD (Ali
+et al., arXiv 2410.11205) keeps a history of trust. BaFFLe (Andreina et al., ICDCS 2021) undoes a
+round that clients vote against, and FedRecover (Cao et al., IEEE S&P 2023) trains anew from kept
+models once attackers are known. None of them compares reactions with those of the model sent out,
+reply by reply, over several families of patterns.
 
 Needs: single replies, so no secure aggregation; a model sent out that has learned something and is
 not backdoored itself: once a backdoored model was sent out, all clients react to its trigger.

@@ -80,6 +80,15 @@ def test_a_screen_may_ask_that_the_model_stays() -> None:
     assert later.seen == []
 
 
+def test_a_screen_says_whether_it_suspects_whom_it_weighs_less() -> None:
+    assert [each.is_suspicion for each in (Verdict(), OUT, Verdict(weight=0.5, reason="far"))] == [
+        False, True, True,
+    ]  # fmt: skip
+    weighs_all = Verdict(weight=0.5, reason="far", suspects=False)
+    told = run(says(weighs_all, OUT), nodes=(1, 2)).reports[0].to_json()["verdicts"]
+    assert [each.get("suspected") for each in told] == [False, None]
+
+
 def test_any_screens_suspicion_counts() -> None:
     calm = says(Verdict())
     assert run(calm, nodes=(1,)).is_suspicious is False

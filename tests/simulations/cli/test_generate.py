@@ -47,6 +47,12 @@ def test_a_block_is_made_anew_and_what_is_around_it_stays() -> None:
     assert generate.with_blocks(made) == made
 
 
+def test_every_argument_and_option_says_what_it_is() -> None:
+    page = generate.commands_page()
+    assert "| `SCENARIO` | A YAML file, or a scenario that ships" in page
+    assert [line for line in page.splitlines() if line.endswith("|  |")] == []
+
+
 def test_an_unknown_block_is_an_error() -> None:
     with pytest.raises(KeyError, match="nothing"):
         generate.with_blocks("<!-- generated: nothing -->\n<!-- end -->")

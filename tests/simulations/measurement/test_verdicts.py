@@ -43,6 +43,10 @@ def test_suspected_and_left_out_clients() -> None:
     measured = screened([], One={0: 1, 1: 0.5, 2: 0})
     assert suspected(measured) == {1, 2}
     assert left_out(measured) == {2}
+    verdicts = measured.record.details["screens"][0]["verdicts"]
+    verdicts[0] |= {"suspected": True}  # watched, at full weight
+    verdicts[1] |= {"suspected": False}  # a screen that weighs everybody
+    assert suspected(measured) == {0, 2}
     plain = MeasuredRound(record=RoundRecord(round=1))
     assert suspected(plain) == left_out(plain) == set()
     assert judge([plain]) == {}
