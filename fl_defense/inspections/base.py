@@ -70,10 +70,18 @@ class Inspection(Method, Protocol):
         del model, spec
         return None
 
-    def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
-        """Return why finding nothing in a model of this kind says nothing, or None.
+    def clear_for(self, model: nn.Module, spec: ModelSpec) -> float | None:
+        """Return the anomaly up to which a model of this kind counts as clean.
 
-        Its bar is of other kinds of models; what exceeds it is told all the same.
+        What lies between it and the bar is neither. None, the default: the bar itself.
+        """
+        del model, spec
+        return None
+
+    def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
+        """Return why a model of this kind is never told to be clean or repaired, or None.
+
+        Its bars are of other kinds of models; what exceeds `bar_for` is told all the same.
         """
         del model, spec
         return None

@@ -64,8 +64,8 @@ class TriggerFinding:
     place: tuple[int, int]
     """Row and column of its upper left corner; (0, 0) of what covers the whole image."""
     patch: Tensor
-    """(C, side, side) in [-1, 1], on the CPU, to be added to images in [0, 1]. Of noise, a warp
-    or a wave: what it changed in one of the scenes, (C, H, W)."""
+    """(C, side, side) in [0, 1], on the CPU: what it shows at its place. Of noise, a warp or a
+    wave: what it changed in one of the scenes, (C, H, W) in [-1, 1]."""
 
     @property
     def is_certain(self) -> bool:
@@ -114,9 +114,15 @@ class TriggerSearch(Inspection):
     bar_of_small_images: float = 6.0
     """The same for smaller images, of which a patch covers more: 1 of 20 clean networks of 16x16
     digits exceeds it."""
+    bar_without_statistics: float = 18.0
+    """The same for models without BatchNorm statistics, to which any scene is as familiar as
+    another: clean ones reach 16.6."""
+    clear_bar: float = 2.0
+    """Anomaly up to which a model of images of 28 pixels and more, with BatchNorm, is like clean
+    ones: what is left between it and `patch_bar` is told as "not verified"."""
     small_below: int = 28
-    """Side in pixels below which an image is small. Where nothing is found in small images, or in
-    models that the settings below leave out, the verdict is "not verified"."""
+    """Side in pixels below which an image is small. Of small images, and of models that the
+    settings below leave out, the verdict is "not verified" below the bar."""
     large_above: int = 80
     """Side in pixels above which the places of a patch no longer touch."""
     calibrated_classes: tuple[int, int] = (10, 43)
@@ -137,7 +143,10 @@ class TriggerSearch(Inspection):
         require_at_least(self, patch_size=3, num_scenes=1, candidates_per_image=1, steps=0)
         require_at_least(self, batch_size=1, num_candidates=1, images_per_candidate=1)
         require_at_least(self, small_below=1)
-        require_positive(self, "patch_bar", "bar_of_small_images")
+        require_positive(self, "patch_bar", "bar_of_small_images", "bar_without_statistics")
+        require(
+            0 < self.clear_bar <= self.patch_bar, "clear_bar", "in (0, patch_bar]", self.clear_bar
+        )
         require_at_least(self, large_above=self.small_below)
         fewest, most = self.calibrated_classes
         wanted = "two numbers from 2 on, ascending"
@@ -153,13 +162,19 @@ class TriggerSearch(Inspection):
         require_image_gradient(model, spec.input_shape)
 
     def bar_for(self, model: nn.Module, spec: ModelSpec) -> float:
-        """Return `patch_bar`, or `bar_of_small_images` below `small_below` pixels.
+        """Return the bar of small images, of models without statistics, or `patch_bar`.
 
         docs/results.md says how many clean networks of which kinds exceed it.
         """
-        del model
+        if not keeps_statistics(model):
+            return max(self.bar_without_statistics, self.patch_bar)
         is_small = min(spec.input_shape[1:]) < self.small_below
         return self.bar_of_small_images if is_small else self.patch_bar
+
+    def clear_for(self, model: nn.Module, spec: ModelSpec) -> float:
+        """Return `clear_bar`; `blind_to` says of which models it is not."""
+        del model, spec
+        return self.clear_bar
 
     def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
         """Say so of images too small or too large, few or many classes, and without BatchNorm."""

@@ -69,3 +69,15 @@ def require_gradients(parameters: list[nn.Parameter], required: bool) -> None:
     """Have gradients computed for these parameters, or not."""
     for parameter in parameters:
         parameter.requires_grad_(required)
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Have a network in eval mode for a while; then each of its modules is as it was."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

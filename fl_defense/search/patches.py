@@ -89,8 +89,8 @@ class PatchSearch:
         self.places = torch.cartesian_prod(rows, columns)
         """(P, 2): upper left corners."""
         num = len(self.places)
-        self.patches = torch.rand(num, channels, side, side, device=device) * 2 - 1
-        """(P, C, side, side) in [-1, 1], to be added to images in [0, 1]."""
+        self.patches = torch.rand(num, channels, side, side, device=device)
+        """(P, C, side, side) in [0, 1]: what the pixels of a place are replaced by."""
         self.effects = torch.ones(num, device=device)
         """(P,): running mean of the squared gain, in logits."""
         self._steps = torch.zeros(num, device=device)
@@ -144,7 +144,8 @@ class PatchSearch:
     def _move(self, gradient: Tensor, is_tried: Tensor) -> None:
         """Take Frank-Wolfe's step towards the best corner of the box where `is_tried` (P,)."""
         step = (2 / (self._steps + 2)).clamp(min=self.settings.least_step).view(-1, 1, 1, 1)
-        stepped = torch.lerp(self.patches, gradient.sign(), step)
+        corner = (gradient.sign() + 1) / 2  # of the box; its middle where nothing would change
+        stepped = torch.lerp(self.patches, corner, step)
         self.patches = torch.where(is_tried.view(-1, 1, 1, 1), stepped, self.patches)
         self._steps = self._steps + is_tried
 
@@ -169,21 +170,20 @@ class PatchSearch:
         weights = self.effects + self.settings.exploration * self.effects.mean() + LEAST_WEIGHT
         return torch.multinomial(weights, num, replacement=True)
 
-    def add_to(self, images: Tensor) -> Tensor:
-        """Add a patch, strong ones more often, to each image (B, C, H, W) in [0, 1]."""
+    def put_on(self, images: Tensor) -> Tensor:
+        """Put a patch, strong ones more often, on each image (B, C, H, W) in [0, 1]."""
         places = self.draw(len(images))
         return self.paste(images, self.patches[places], places)
 
     def paste(self, images: Tensor, patches: Tensor, places: Tensor) -> Tensor:
-        """Add patches (B, C, side, side) to images (B, C, H, W) in [0, 1] at their places (B,)."""
+        """Replace what images (B, C, H, W) show at places (B,) by patches (B, C, side, side)."""
         side = patches.shape[-1]
         within = torch.arange(side, device=images.device)
         rows = self.places[places, 0, None] + within
         columns = self.places[places, 1, None] + within
         pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
         pixels = pixels[:, None].expand(-1, images.shape[1], -1)  # (B, C, side * side)
-        added = torch.zeros_like(images).flatten(2).scatter(2, pixels, patches.flatten(2))
-        return (images + added.view_as(images)).clamp(0, 1)
+        return images.flatten(2).scatter(2, pixels, patches.flatten(2)).view_as(images)
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes."""

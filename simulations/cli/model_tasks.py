@@ -120,7 +120,7 @@ class InspectRequest(ModelRequest):
                 plot_found(found, spec.input_shape, picture, title=model_file.name)
             except (OSError, ValueError) as error:
                 raise ConfigError([f"--picture: {picture}: cannot be written ({error})"]) from error
-        bar = self.inspection.bar_for(model, spec)
+        bar, clear = (f(model, spec) for f in (self.inspection.bar_for, self.inspection.clear_for))
         verdict, notes = "not judged", notes_on(model, spec, device)
         blind = self.inspection.blind_to(model, spec)
         if blind is not None:
@@ -128,7 +128,11 @@ class InspectRequest(ModelRequest):
         if bar is not None and exceeds(found, bar) and notes in ([], [blind]):
             verdict = "suspected"
         elif bar is not None and not notes:
-            verdict = "nothing found"
+            clear = bar if clear is None else clear
+            if found.anomaly <= clear:
+                verdict = "nothing found"
+            else:
+                notes.append(f"more than in clean models, which lie below {clear:g}")
         # Tensors are told as lists; of the dummies, which are features, nobody can make anything.
         fields = {name: value for name, value in vars(found).items() if name != "dummies"}
         judged = {"verdict": verdict, "reason": describe(found), "bar": bar}

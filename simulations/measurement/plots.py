@@ -115,10 +115,11 @@ def _save(figure: "Figure", path: Path, *, dpi: int) -> None:
 
 
 def _draw_trigger(axes: "Axes", found: TriggerFinding, input_shape: tuple[int, int, int]) -> None:
-    """On a grey image: pixels of the patch are set to light or dark wherever it is strong."""
+    """On a grey image: a patch as it is, or lighter and darker where a whole image is changed."""
     (row, column), (_, height, width) = found.place, found.patch.shape
     image = torch.full(input_shape, 0.5)
-    image[:, row : row + height, column : column + width] += found.patch / 2
+    shown = found.patch if found.kind == "patch" else 0.5 + found.patch / 2
+    image[:, row : row + height, column : column + width] = shown
     shown = image.clamp(0, 1).permute(1, 2, 0)
     # Other numbers of channels than one and three have no colors of their own.
     shown = shown if input_shape[0] == 3 else shown.mean(2)

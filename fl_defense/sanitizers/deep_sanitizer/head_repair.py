@@ -1,19 +1,18 @@
-"""What the head that is repaired must answer: dummies as before, and the same under patches."""
+"""What the head that is repaired must answer: dummies as before, and scenes alike under patches."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fl_defense.model.counting import CountingModel
-from fl_defense.model.gradient_reversal import reverse_gradient
 from fl_defense.model.spec import Pixels
 from fl_defense.sanitizers._distortions import ActiveDistortions
-from fl_defense.sanitizers._generators import PatchGenerator, TrainedGenerator, add_patches
 from fl_defense.sanitizers._losses import RepairLosses
+from fl_defense.sanitizers._placed_patches import PlacedPatches
 from fl_defense.sanitizers._reference import Comparison
 from fl_defense.sanitizers.deep_sanitizer.dummies import Dummies
-from fl_defense.search.effects import gain_of_suspected, squared_gain
+from fl_defense.search.effects import excess_gain, gain_of_suspected
 from fl_defense.state import State
-from fl_defense.surrogates.pool import ScenePool
+from fl_defense.surrogates.pool import ScenePool, class_balance
 
 
 class HeadRepair:
@@ -27,12 +26,13 @@ class HeadRepair:
         features: what the extractor makes of the scenes, (N, ...).
         dummies: what the head is fine-tuned on.
         dummy_logits: the teacher's for them, (N, K).
-        patches: makes patches, and learns.
+        patches: what the head must ignore.
         distortions: whole-image triggers.
         comparison: what of a reaction counts.
         pixels: normalisation of inputs.
-        batch_size: dummies per step, and scenes.
-        shared: one place of the patch for a whole batch, or one per scene.
+        batch_size: dummies per step.
+        num_patched: patched scenes per step.
+        tolerated: gain that no patch is blamed for, in logits.
     """
 
     def __init__(
@@ -45,45 +45,50 @@ class HeadRepair:
         features: Tensor,
         dummies: Dummies,
         dummy_logits: Tensor,
-        patches: TrainedGenerator[PatchGenerator],
+        patches: PlacedPatches,
         distortions: ActiveDistortions,
         comparison: Comparison,
         pixels: Pixels,
         batch_size: int,
-        shared: bool,
+        num_patched: int,
+        tolerated: float,
     ) -> None:
         self.extractor, self.teacher, self.head = extractor, teacher, head
         self.pool, self.features = pool, features
-        self.floor = features.min()
-        """No feature falls below what scenes have."""
         self.dummies, self.dummy_logits = dummies, dummy_logits
         self.patches, self.distortions, self.comparison = patches, distortions, comparison
-        self.pixels, self.batch_size, self.shared = pixels, batch_size, shared
+        self.pixels, self.batch_size, self.num_patched = pixels, batch_size, num_patched
+        self.tolerated = tolerated
+        self.student = nn.Sequential(extractor, head)
+        """The whole network that is repaired; patches are searched against it."""
         self.device = features.device
+        self._weights = class_balance(dummy_logits)
 
     def losses(self) -> RepairLosses:
-        """Return the losses of a step; their gradient serves the head and the patch generator."""
+        """Return the losses of a step."""
         fidelity, consistency = self.patch_losses()
         return RepairLosses(fidelity, consistency, self.distortion_loss())
 
     def patch_losses(self) -> tuple[Tensor, Tensor]:
         """Return how far the head is from the suspect's, and from ignoring patches.
 
-        The gradient of the second is reversed on its way to the generator, which moves the logits
-        that the head holds still.
+        Dummies stand for images of all classes. Patches are on scenes, and judged by what the
+        extractor makes of both: what they do to one image's features may mean nothing in another's.
         """
-        chosen = self._draw(self.dummies.features, self.batch_size)  # (B,)
-        dummies = self.dummies.features[chosen]  # (B, ...)
-        scenes = self._draw(self.pool.inputs, self.batch_size)  # (B,)
-        patched = self._patched(scenes)  # (B, C, H, W)
-        perturbation = reverse_gradient(self._perturbation(patched, scenes))  # (B, ...)
-        by_nature = self.comparison.reaction(patched, self.pool.inputs[scenes])
-        by_nature = reverse_gradient(by_nature)  # (B, K), or 0
+        chosen = torch.multinomial(self._weights, self.batch_size, replacement=True)  # (B,)
+        scenes = self.pool.draw(self.num_patched)  # (P,)
+        inputs = self.pool.inputs[scenes]
+        with torch.no_grad():
+            changed = self.patches.patch(inputs)  # (P, C, H, W)
+            patched = self.extractor(changed)  # (P, ...)
+            by_nature = self.comparison.reaction(changed, inputs)  # (P, K), or 0
+        plain = self.features[scenes]
         # In one pass: small batches of a head take almost as long as large ones.
-        both = self.head(torch.cat([dummies, self._perturbed(dummies, perturbation)]))
-        logits, perturbed = both.chunk(2)  # (B, K) each
+        together = self.head(torch.cat([self.dummies.features[chosen], patched, plain]))
+        logits, under_patch, without = together.split([len(chosen), len(scenes), len(scenes)])
         fidelity = (logits - self.dummy_logits[chosen]).abs().mean()
-        return fidelity, squared_gain(perturbed - logits.detach() - by_nature)
+        change = under_patch - without.detach() - by_nature
+        return fidelity, excess_gain(change, self.tolerated)
 
     def distortion_loss(self) -> Tensor:
         """Return how far the head is from ignoring active whole-image triggers.
@@ -110,29 +115,17 @@ class HeadRepair:
     def details(self) -> dict[str, float]:
         """Return what was found in the suspect, and the images that it took in all."""
         parts = (self.extractor, self.teacher, self.head)
-        return self.distortions.details() | {
-            "least_class_share": self.least_class_share(),
-            "forward_images": sum(part.forward_images for part in parts)
-            + self.comparison.forward_images,
-        }
+        return (
+            self.patches.details()
+            | self.distortions.details()
+            | {
+                "least_class_share": self.least_class_share(),
+                "forward_images": sum(part.forward_images for part in parts)
+                + self.comparison.forward_images,
+            }
+        )
 
     def state(self, *, warm_start: bool) -> State | None:
-        """Return what is active, and the generator of patches, if it is to be carried on."""
+        """Return what is active, and the patches, if they are to be carried on."""
         carried = {"patches": self.patches.state()} if warm_start else {}
         return {**carried, **self.distortions.state()} or None
-
-    def _patched(self, scenes: Tensor) -> Tensor:
-        """Return scenes of these indices (B,) with a patch each, normalised."""
-        patches = self.patches.sample(len(scenes))  # (B, C, side, side)
-        return add_patches(self.pool.inputs[scenes], patches, self.pixels, shared=self.shared)
-
-    def _perturbation(self, patched: Tensor, scenes: Tensor) -> Tensor:
-        """Return what patches do to the features of scenes, (B, ...)."""
-        features: Tensor = self.extractor(patched)
-        return features - self.features[scenes]
-
-    def _perturbed(self, dummies: Tensor, perturbation: Tensor) -> Tensor:
-        return (dummies + perturbation).clamp(min=self.floor)
-
-    def _draw(self, rows: Tensor, num: int) -> Tensor:
-        return torch.randint(len(rows), (num,), device=self.device)

@@ -15,12 +15,12 @@ Our reconstruction:
      are moved by a few gradient steps towards their class, under channel dropout, tied to where
      they started. They deliberately do not converge: fully optimised dummies are unlike real
      features, and those of the target class carry the trigger.
-  2. A patch generator (DHBE's) searches the small patch that, pasted into scenes, moves the head's
-     answer most. The patch passes through the extractor; the difference it makes to a scene's
-     features is added to the dummies of all classes. Fine-tuning on dummies without it removes
-     nothing: their loss is already small.
-  3. The head must answer dummies as before (fidelity), and perturbed dummies like plain ones
-     (consistency; gains count, squared). Its BatchNorm statistics are frozen.
+  2. The patch that moves the answer most is searched for each place of a scene (`PatchSearch`, as
+     in DHBE), first in the suspect, then in what is repaired. Fine-tuning on dummies without it
+     removes nothing: their loss is already small.
+  3. The head must answer dummies as before (fidelity), and patched scenes like plain ones
+     (consistency; what one class gains beyond what any patch may). Its BatchNorm statistics are
+     frozen.
   4. If noise, warps or waves over the whole image lift a class of the suspect far enough
      (`search.distortions`), that class must not gain on scenes that are changed so.
   5. With a reference, an earlier model that is trusted, only what the head does more than it, when
@@ -49,21 +49,23 @@ from fl_defense.model.counting import CountingModel
 from fl_defense.model.precision import Execution, Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.model.split import default_cut
-from fl_defense.model.training import frozen_copy, require_image_gradient, trainable
+from fl_defense.model.training import (
+    frozen_copy,
+    require_gradients,
+    require_image_gradient,
+    trainable,
+)
 from fl_defense.progress import counted
 from fl_defense.sanitizers._distortions import ActiveDistortions
-from fl_defense.sanitizers._generators import (
-    PatchGenerator,
-    TrainedGenerator,
-    one_cycle,
-)
+from fl_defense.sanitizers._generators import one_cycle
 from fl_defense.sanitizers._losses import RepairLosses
-from fl_defense.sanitizers._reference import compared_with
+from fl_defense.sanitizers._placed_patches import PlacedPatches, tolerated_gain
+from fl_defense.sanitizers._reference import Comparison, compared_with
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
 from fl_defense.sanitizers.deep_sanitizer.dummies import Balancing, Dummies
 from fl_defense.sanitizers.deep_sanitizer.head_repair import HeadRepair
 from fl_defense.search.distortions import DistortionSettings
-from fl_defense.search.patches import searched_side
+from fl_defense.search.patches import PatchSearch, PatchSearchSettings, searched_side
 from fl_defense.state import State
 from fl_defense.surrogates.familiarity import draw_familiar
 from fl_defense.surrogates.pool import ScenePool
@@ -98,10 +100,14 @@ class DeepSanitizer(Sanitizer):
         True
     """
 
-    steps: int = 180
-    """Steps of the head; the patch generator takes as many."""
-    batch_size: int = 48
-    """Dummies per step, each with a patched scene of its own."""
+    steps: int = 200
+    """Steps of the head; the search for patches takes as many."""
+    batch_size: int = 96
+    """Dummies per step."""
+    patched_scenes: int = 32
+    """Patched scenes per step."""
+    searched_scenes: int = 48
+    """Scenes on which patches are searched in each step."""
     num_dummies: int = 2000
     """Dummy features, evenly over the classes."""
     candidates_per_image: int = 4
@@ -116,35 +122,36 @@ class DeepSanitizer(Sanitizer):
     """Posterior of its class, in (0, 1), from which a dummy is sure, and is not moved."""
     channel_dropout: float = 0.2
     """Share of feature channels hidden at random in each balancing step, in [0, 1)."""
-    head_lr: float = 3e-3
+    head_lr: float = 1.5e-3
     """Peak learning rate of the head's Adam, one cycle with 10 % warm-up."""
     head_betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of that Adam's mean gradient and mean square, each in [0, 1)."""
     head_batchnorm: Literal["frozen", "train"] = "frozen"
     """Keep the head's BatchNorm statistics, or update them on dummies."""
-    consistency_weight: float = 1.0
+    consistency_weight: float = 0.3
     """Weight of ignoring the patch against answering like the suspect."""
+    tolerated_gain: float = 1.0
+    """Gain that no patch is blamed for, in standard deviations of the logits of a scene."""
+    tolerated_over_reference: float = 0.15
+    """The same where a reference is given, beyond the reference's own gain."""
+    tolerated_from_classes: int = 10
+    """Classes from which on these gains hold as they are; with fewer, K, they are multiplied by
+    sqrt(K / this): of few logits each lies far out in their own deviations."""
     distorted_share: float = 0.33
     """Scenes that each kind of whole-image trigger found in the suspect (noise, warps, waves)
     changes in a step, as a share of `batch_size`, in [0, 1]; 0: none is looked for."""
     distortion_weight: float = 0.5
     """Weight of ignoring these changes against answering like the suspect."""
-    patch_size: int | None = None
+    patch_size: int | None = 5
     """Side of the searched patch in pixels, 3 to the whole image; null: 3 to 5 by the image's size.
     """
-    patch_location: Literal["per-image", "shared"] = "per-image"
-    """Place the patch anew on each scene, or once per batch."""
-    generator_lr: float = 1.5e-2
-    """Adam's learning rate for the patch generator."""
-    latent_size: int = 64
-    """Length of the patch generator's random input."""
-    generator_width: int = 16
-    """Filters of the patch generator's last convolution."""
     warm_start: bool = False
-    """Carry the patch generator and its optimiser to the next round."""
+    """Carry the patches to the next round."""
     precision: Precision = "float32"
     """Of extractor and heads. bfloat16 takes 70 to 115 % of the time on a CPU with AVX-512 BF16,
     is made for GPUs since Ampere, not measured there, and is slower on hardware without it."""
+    places: PatchSearchSettings = PatchSearchSettings()
+    """How a patch is searched for each place."""
     distortions: DistortionSettings = DistortionSettings()
     """How whole-image triggers are searched."""
 
@@ -160,10 +167,12 @@ class DeepSanitizer(Sanitizer):
     def __post_init__(self) -> None:
         require_declared(self)
         require_at_least(self, steps=1, batch_size=2, num_dummies=2, candidates_per_image=1)
-        require_at_least(self, balancing_steps=0, latent_size=1, generator_width=1)
+        require_at_least(self, balancing_steps=0, patched_scenes=1, searched_scenes=1)
+        require_at_least(self, tolerated_gain=0, tolerated_over_reference=0)
+        require_at_least(self, tolerated_from_classes=1)
         require_at_least(self, anchor_weight=0, consistency_weight=0, distortion_weight=0)
         require_share(self, "distorted_share")
-        require_positive(self, "balancing_lr", "head_lr", "generator_lr")
+        require_positive(self, "balancing_lr", "head_lr")
         dropout, size = self.channel_dropout, self.patch_size
         require(0 <= dropout < 1, "channel_dropout", "in [0, 1)", dropout)
         require(0 < self.sure_from < 1, "sure_from", "in (0, 1)", self.sure_from)
@@ -183,12 +192,12 @@ class DeepSanitizer(Sanitizer):
         Larger networks lose accuracy by it. In so few steps Adam must forget sooner what the head
         was like.
         """
-        return cls(steps=90, num_dummies=1000, head_betas=(0.85, 0.95))
+        return cls(steps=100, num_dummies=1000, head_betas=(0.85, 0.95))
 
     @classmethod
     def thorough(cls) -> Self:
         """Return the long run for a model that is released."""
-        return cls(steps=480, num_dummies=4000)
+        return cls(steps=500, num_dummies=4000)
 
     @classmethod
     def presets(cls) -> dict[str, Self]:
@@ -257,21 +266,23 @@ class DeepSanitizer(Sanitizer):
         _, head = spec.split(student)
         repair = self.head_repair(frozen_copy(suspect), head, spec, state, reference)
         head.train(self.head_batchnorm == "train")
-        optimizer = torch.optim.Adam(trainable(head), self.head_lr, self.head_betas)
+        parameters = trainable(head)
+        optimizer = torch.optim.Adam(parameters, self.head_lr, self.head_betas)
         schedule = one_cycle(optimizer, self.head_lr, self.steps)
 
         losses = RepairLosses.zero()
         for _ in counted("repairing the classifier", range(self.steps)):
             losses = repair.losses()
             optimizer.zero_grad(set_to_none=True)
-            repair.patches.zero_grad()
             losses.total(
                 consistency_weight=self.consistency_weight,
                 distortion_weight=self.distortion_weight,
             ).backward()
-            repair.patches.step()
             optimizer.step()
             schedule.step()
+            require_gradients(parameters, False)
+            repair.patches.step(repair.student)
+            require_gradients(parameters, True)
 
         details = losses.details() | repair.details()
         carried = repair.state(warm_start=self.warm_start)
@@ -293,17 +304,20 @@ class DeepSanitizer(Sanitizer):
             CountingModel(execution.of(part), SHARE_OF_A_PART) for part in parts
         )
         comparison = compared_with(reference, execution, spec.pixels)
-        side = searched_side(self.patch_size, spec.input_shape)
-        network = PatchGenerator(self.latent_size, self.generator_width, spec.input_shape[0], side)
-        patches = TrainedGenerator(network, self.generator_lr, device)
-        if self.warm_start and state is not None:
-            patches.load(state["patches"])
         whole = nn.Sequential(extractor, teacher)
         inputs = self.make_inputs(spec, whole)  # (N, C, H, W)
         features = in_chunks(extractor, inputs)  # (N, ...)
         pool = ScenePool(inputs, in_chunks(teacher, features))
         dummies = self.make_dummies(teacher, features, pool.logits)
         dummy_logits = in_chunks(teacher, dummies.features)  # (N, K)
+        patches = self._patches(pool, comparison, spec, device)
+        if self.warm_start and state is not None:
+            patches.load(state["patches"])
+        patches.begin(whole)
+        deviations = self.tolerated_gain if reference is None else self.tolerated_over_reference
+        tolerated = tolerated_gain(
+            deviations, comparison.spread(pool), spec.num_classes, self.tolerated_from_classes
+        )
         distortions = ActiveDistortions(self.distortions, spec, self.distorted_share, device)
         distortions.search(whole, pool, comparison, state)
         return HeadRepair(
@@ -319,5 +333,13 @@ class DeepSanitizer(Sanitizer):
             comparison=comparison,
             pixels=spec.pixels,
             batch_size=self.batch_size,
-            shared=self.patch_location == "shared",
+            num_patched=self.patched_scenes,
+            tolerated=tolerated,
         )
+
+    def _patches(
+        self, pool: ScenePool, comparison: Comparison, spec: ModelSpec, device: torch.device
+    ) -> PlacedPatches:
+        side = searched_side(self.patch_size, spec.input_shape)
+        search = PatchSearch(self.places, spec.input_shape, side, device)
+        return PlacedPatches(search, pool, spec.pixels, comparison, batch_size=self.searched_scenes)

@@ -8,10 +8,7 @@ from torch import Tensor, nn
 
 from fl_defense.model.spec import Pixels
 from fl_defense.sanitizers._generators import PatchGenerator, TrainedGenerator, add_patches
-from fl_defense.sanitizers._reference import Comparison
 from fl_defense.sanitizers.dhbe.images import DistillationImages
-from fl_defense.search.patches import PatchSearch
-from fl_defense.surrogates.pool import ScenePool
 
 
 class PatchAdversary(Protocol):
@@ -34,62 +31,6 @@ class PatchAdversary(Protocol):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from an earlier state."""
-
-
-class PlacedPatches:
-    """Ours: a patch for each place of the image.
-
-    Args:
-        search: the patches.
-        pool: scenes to search on, with the teacher's logits.
-        pixels: normalisation of inputs.
-        comparison: what of a patch's effect counts.
-        batch_size: images in a step.
-    """
-
-    def __init__(
-        self,
-        search: PatchSearch,
-        pool: ScenePool,
-        pixels: Pixels,
-        comparison: Comparison,
-        *,
-        batch_size: int,
-    ) -> None:
-        self.search, self.pool, self.pixels = search, pool, pixels
-        self.comparison, self.batch_size = comparison, batch_size
-        self._found: dict[str, float] = {}
-
-    def begin(self, teacher: nn.Module) -> None:
-        """Take the first steps, at every place, against the teacher."""
-        self.search.search_everywhere(self.comparison.probe(teacher, self.pool))
-        spread = self.comparison.spread(self.pool)
-        self._found = {"patch_gain": self.search.strongest_gain() / spread}
-
-    def patch(self, inputs: Tensor) -> Tensor:
-        """Return patched inputs, strong patches more often."""
-        images = self.pixels.denormalize(inputs)
-        return self.pixels.normalize(self.search.add_to(images))
-
-    def step(self, student: nn.Module) -> None:
-        """Take one step at the strongest places and at some others."""
-        training = student.training
-        student.eval()  # Searching leaves BatchNorm's statistics alone.
-        places = self.search.choose(self.batch_size)
-        self.search.step(self.comparison.probe(student, self.pool), places)
-        student.train(training)
-
-    def details(self) -> dict[str, float]:
-        """Return by how many standard deviations of the logits the strongest lifts a class."""
-        return self._found
-
-    def state(self) -> dict[str, Any]:
-        """Return what `load` takes."""
-        return self.search.state()
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from an earlier state."""
-        self.search.load(state)
 
 
 class GeneratedPatches:

@@ -9,8 +9,9 @@ from torch import Tensor
 from fl_defense.model.counting import CountingModel
 from fl_defense.sanitizers._distortions import ActiveDistortions
 from fl_defense.sanitizers._losses import RepairLosses
+from fl_defense.sanitizers._placed_patches import PlacedPatches
 from fl_defense.sanitizers._reference import Comparison
-from fl_defense.sanitizers.dhbe.adversaries import PatchAdversary, PlacedPatches
+from fl_defense.sanitizers.dhbe.adversaries import PatchAdversary
 from fl_defense.sanitizers.dhbe.images import DistillationImages, GeneratedImages
 from fl_defense.search.effects import excess_gain, gain_of_suspected, squared_gain
 from fl_defense.state import State

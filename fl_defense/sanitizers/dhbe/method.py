@@ -20,7 +20,7 @@ Deviations of `DHBE.per_round()`, which is made for a repair after every aggrega
      networks whose weights differ in scale. One student step per iteration instead of five.
   4. A patch is searched for each place of the image by itself (`PatchSearch`) instead of by a
      generator whose patches are moved about: a trigger works where it was planted, and hardly
-     anywhere else. Patched pixels are clipped to [0, 1].
+     anywhere else. Its pixels replace those of the image, as a trigger's do, and are not added.
   5. Of a patch's effect on the logits only that counts by which one class gains more than patches
      let classes gain in any network. A model that no patch moves further has nothing to unlearn,
      and is left nearly as it was.
@@ -41,7 +41,6 @@ strongest patch, noise, warp and wave lift a class (`patch_gain`, `noise_gain`, 
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -67,9 +66,10 @@ from fl_defense.sanitizers._generators import (
     one_cycle,
 )
 from fl_defense.sanitizers._losses import RepairLosses
+from fl_defense.sanitizers._placed_patches import PlacedPatches, tolerated_gain
 from fl_defense.sanitizers._reference import Comparison, compared_with
 from fl_defense.sanitizers.base import Sanitized, Sanitizer
-from fl_defense.sanitizers.dhbe.adversaries import GeneratedPatches, PatchAdversary, PlacedPatches
+from fl_defense.sanitizers.dhbe.adversaries import GeneratedPatches, PatchAdversary
 from fl_defense.sanitizers.dhbe.distillation import Consistency, Distillation, PatchEffect
 from fl_defense.sanitizers.dhbe.generators import GeneratorSettings
 from fl_defense.sanitizers.dhbe.images import DistillationImages, GeneratedImages
@@ -287,7 +287,10 @@ class DHBE(Sanitizer):
         images = self._images(teacher, spec, device)
         deviations = self.tolerated_gain if reference is None else self.tolerated_over_reference
         spread = 1.0 if images.pool is None else comparison.spread(images.pool)
-        effect = PatchEffect(self.consistency, self._tolerated(deviations, spread, spec))
+        tolerated = tolerated_gain(
+            deviations, spread, spec.num_classes, self.tolerated_from_classes
+        )
+        effect = PatchEffect(self.consistency, tolerated)
         return Distillation(
             teacher,
             CountingModel(execution.of(student)),
@@ -364,12 +367,6 @@ class DHBE(Sanitizer):
         return PlacedPatches(
             search, images.pool, spec.pixels, comparison, batch_size=self.batch_size
         )
-
-    def _tolerated(self, deviations: float, spread: float, spec: ModelSpec) -> float:
-        """Return a tolerated gain in logits."""
-        # Of few logits each lies far out in their own deviations, and a flip takes fewer of these.
-        few = math.sqrt(min(1.0, spec.num_classes / self.tolerated_from_classes))
-        return deviations * spread * few
 
 
 def _milestones(steps: int) -> list[int]:

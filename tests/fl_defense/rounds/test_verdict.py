@@ -23,6 +23,7 @@ class Weighing(Inspection):
     """Finds the sum of a model's weights; notes its seeds."""
 
     bar: float | None = 1.0
+    clear: float | None = None
     blind: str | None = None
     seeds: list[int] = field(default_factory=list)
 
@@ -32,6 +33,9 @@ class Weighing(Inspection):
 
     def bar_for(self, model: nn.Module, spec: ModelSpec) -> float | None:
         return self.bar
+
+    def clear_for(self, model: nn.Module, spec: ModelSpec) -> float | None:
+        return self.clear
 
     def blind_to(self, model: nn.Module, spec: ModelSpec) -> str | None:
         return self.blind
@@ -71,9 +75,9 @@ def test_the_word_follows_from_what_is_left_and_what_was_there(
 
 @pytest.mark.parametrize(
     ("before", "after", "word"),
-    [(3.0, 0.5, "repaired"), (0.5, 0.5, "not verified"), (0.5, 2.0, "not repaired")],
+    [(3.0, 0.5, "not verified"), (0.5, 0.5, "not verified"), (0.5, 2.0, "not repaired")],
 )
-def test_where_the_search_is_blind_finding_nothing_says_nothing(
+def test_where_the_search_is_blind_nothing_is_called_repaired(
     before: float, after: float, word: str
 ) -> None:
     verdict = judge(Weighing(blind="too small"), SPEC, weighing(before), weighing(after), seed=7)
@@ -115,7 +119,7 @@ def test_a_verdict_that_will_say_nothing_is_told_before_any_round(
 ) -> None:
     inspection = Weighing(blind="images of 8x8 are too small")
     assert fitting(inspection, weighing(1), SPEC) is inspection
-    assert "nothing is found count as not verified: images of 8x8 are too small" in caplog.text
+    assert "no repair will count as verified: images of 8x8 are too small" in caplog.text
 
 
 def test_both_models_are_inspected_on_the_same_scenes() -> None:
@@ -135,17 +139,40 @@ def test_a_certain_finding_counts_below_the_bar() -> None:
     assert not exceeds(Found(anomaly=3.0), 3.0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        (3.0, 0.4, "repaired"),
+        (0.4, 0.4, "nothing found"),
+        (0.7, 0.4, "nothing found"),
+        (3.0, 0.5, "repaired"),
+        (3.0, 0.7, "not verified"),
+        (0.7, 0.7, "not verified"),
+        (0.4, 0.7, "not verified"),
+        (0.7, 1.5, "not repaired"),
+    ],
+)
+def test_what_lies_between_clean_models_and_the_bar_is_neither(
+    before: float, after: float, word: str
+) -> None:
+    verdict = judge(Weighing(clear=0.5), SPEC, weighing(before), weighing(after), seed=7)
+    assert verdict.word == word
+    told = verdict.reason.startswith("more is left than in clean models, which lie below 0.5; ")
+    assert told == (word == "not verified")
+
+
 def test_a_verdict_says_what_was_there_and_what_is_left() -> None:
     verdict = RepairVerdict(
         found=Found(anomaly=8, suspected_class=2),
         left=Found(anomaly=1.25, kind="wave", suspected_class=5),
         bar=3.0,
+        clear=1.5,
     )
     assert verdict.reason == (
         "before: patch to class 2, anomaly 8.00; after: wave to class 5, anomaly 1.25; bar 3"
     )
     assert verdict.details == {
-        "bar": 3.0,
+        "bar": 3.0, "clear": 1.5,
         "found_kind": "patch", "found_class": 2, "found_anomaly": 8,
         "left_kind": "wave", "left_class": 5, "left_anomaly": 1.25,
     }  # fmt: skip
@@ -177,9 +204,17 @@ def test_what_fits_is_kept_in_silence(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.text
 
 
-def test_freeeagle_knows_no_bar_and_the_trigger_search_one_by_the_images_size() -> None:
+def test_freeeagle_knows_no_bar_and_the_trigger_search_one_by_the_kind_of_model() -> None:
     large = ModelSpec(build=nn.Identity, input_shape=(3, 32, 32), num_classes=10)
-    assert FreeEagle().bar_for(nn.Identity(), large) is None
-    assert TriggerSearch().bar_for(nn.Identity(), large) == 3.0
-    assert TriggerSearch().bar_for(nn.Identity(), SPEC) == 6.0
-    assert TriggerSearch(patch_bar=4.5).bar_for(nn.Identity(), large) == 4.5
+    remembers, forgets = nn.BatchNorm2d(3), nn.GroupNorm(1, 3)
+    assert FreeEagle().bar_for(remembers, large) is None
+    assert FreeEagle().clear_for(remembers, large) is None
+    search = TriggerSearch()
+    assert search.bar_for(remembers, large) == 3.0
+    assert search.bar_for(remembers, SPEC) == 6.0
+    assert search.bar_for(forgets, large) == search.bar_without_statistics
+    assert search.bar_for(forgets, SPEC) == search.bar_without_statistics
+    assert search.clear_for(remembers, large) == search.clear_bar
+    assert TriggerSearch(patch_bar=4.5).bar_for(remembers, large) == 4.5
+    with pytest.raises(ValueError, match=r"clear_bar must be in \(0, patch_bar\], got 4"):
+        TriggerSearch(clear_bar=4.0)

@@ -19,7 +19,7 @@ def backdoored(images: Tensor) -> Tensor:
     row, column = PLACE
     board = 1.0 - 2 * ((torch.arange(3)[:, None] + torch.arange(3)) % 2)
     found = (images[:, 0, row : row + 3, column : column + 3] * board).sum((1, 2))
-    return logits + 10 * torch.eye(3)[TARGET] * (found - 2).relu()[:, None]
+    return logits + 6 * torch.eye(3)[TARGET] * (found + 1).relu()[:, None]
 
 
 class FunctionProbe:
@@ -101,11 +101,40 @@ def test_places_reach_from_edge_to_edge(shape: tuple[int, int, int], side: int, 
 def test_a_patch_changes_its_place_alone_and_leaves_legal_pixels() -> None:
     patches = search(side=4)
     images = torch.rand(50, 1, 16, 16)
-    changed = patches.add_to(images) != images
+    changed = patches.put_on(images) != images
     assert changed.any(3).sum(2).max() <= 4
     assert changed.any(2).sum(2).max() <= 4
     assert changed.flatten(1).any(1).all()
-    assert 0 <= patches.add_to(images).min() <= patches.add_to(images).max() <= 1
+    assert 0 <= patches.put_on(images).min() <= patches.put_on(images).max() <= 1
+
+
+def test_a_patch_replaces_what_an_image_shows() -> None:
+    patches = search(side=4)
+    images = torch.rand(2, 1, 16, 16)
+    shown = patches.paste(images, torch.full((2, 1, 4, 4), 0.25), torch.tensor([0, 3]))
+    row, column = patches.places[3].tolist()
+    assert (shown[0, :, :4, :4] == 0.25).all()
+    assert (shown[1, :, row : row + 4, column : column + 4] == 0.25).all()
+    assert ((shown != images).sum((1, 2, 3)) == 16).all()
+
+
+def test_a_patch_of_one_gray_is_found() -> None:
+    """A dark gray square lifts the class most: neither black nor white does."""
+    row, column = PLACE
+
+    def network(images: Tensor) -> Tensor:
+        square = images[:, 0, row : row + 3, column : column + 3]
+        likeness = 4 - 4 * (square - 0.3).abs().mean((1, 2))
+        return likeness[:, None] * torch.eye(3)[TARGET]
+
+    patches, probe = search(), FunctionProbe(network)
+    probe._images = 0.8 + 0.2 * torch.rand(500, 1, 16, 16)
+    patches.search_everywhere(probe)
+    patches.search_everywhere(probe)
+    best = int(patches.effects.argmax())
+    top, left = (torch.tensor(PLACE) - patches.places[best]).tolist()
+    found = patches.patches[best, 0, top : top + 3, left : left + 3]
+    assert (found - 0.3).abs().mean() < 0.15
 
 
 def test_a_network_that_overflows_leaves_something_to_draw_from() -> None:
