@@ -48,8 +48,8 @@ class RoundRecord:
     """Its result passed the do-no-harm gate and was taken: it is harmless."""
     verdict: Word | None = None
     """Whether the repair worked, by a search in the model that would be released: "repaired",
-    "nothing found", "not repaired", or "not verified" where nothing was found in a model of a kind
-    that the search is not calibrated for; None: nothing was searched."""
+    "nothing found", "not repaired", or "not verified" where more is left than in clean models, or
+    the search is not calibrated for such a model; None: nothing was searched."""
     agreement: float | None = None
     """Share of surrogate images that aggregate and repaired model put into the same class, a mean
     over the classes, in [0, 1]; None: not measured."""

@@ -159,7 +159,7 @@ class DeepSanitizer(Sanitizer):
     facts: ClassVar[Facts] = Facts(
         needs="a network that can be cut in two",
         changes="weights after the cut (`repair.inspect-at`)",
-        cost="60,000 to 71,000 passes of an image, backward ones among them",
+        cost="some 90,000 passes of an image, backward ones among them",
         paper="our reconstruction of DeepSanitizer's outline (TDSC submission 2025)",
         limits="what the extractor has fused with the target's features stays",
     )

@@ -42,7 +42,13 @@ QUICK: dict[str, Sanitizer] = {
         warm_start=True,
     ),
     "deep-sanitizer": DeepSanitizer(
-        steps=2, batch_size=8, num_dummies=32, balancing_steps=2, patch_size=3, warm_start=True
+        steps=2,
+        batch_size=8,
+        num_dummies=32,
+        balancing_steps=2,
+        patch_size=3,
+        warm_start=True,
+        tolerated_gain=0.0,
     ),
     "bcu": BCU(num_images=32, epochs=2, batch_size=8),
     "deep-cleanse": DeepCleanse(
