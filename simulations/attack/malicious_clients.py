@@ -1,6 +1,7 @@
 """Who attacks, and in which rounds: the base of all attacks."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -54,12 +55,11 @@ class MaliciousClients(Honest):
     def malicious_clients(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """Draw `malicious` of the clients, or return the given ids."""
         if isinstance(self.malicious, float):
-            count = round(self.malicious * num_clients)
-            chosen = np.random.default_rng(seed).permutation(num_clients)[:count].tolist()
+            chosen = _drawn(self.malicious, num_clients, seed)
         else:
-            chosen = sorted(set(self.malicious))
+            chosen = tuple(sorted(set(self.malicious)))
             if any(not 0 <= client < num_clients for client in chosen):
-                raise ValueError(f"ids must be in 0..{num_clients - 1}, got {chosen}")
+                raise ValueError(f"ids must be in 0..{num_clients - 1}, got {list(chosen)}")
         at_once = min(len(chosen), self.attackers_per_round or num_clients)
         if not 0 < at_once < num_clients:
             who = "everybody" if chosen else "nobody"
@@ -67,7 +67,7 @@ class MaliciousClients(Honest):
                 f"{self.malicious} of {num_clients} clients makes {who} malicious; "
                 "choose at least one and not all, or attack name none"
             )
-        return tuple(sorted(chosen))
+        return chosen
 
     def is_active(self, server_round: int) -> bool:
         """Tell whether the round is in the list, or in the window and one of every so many."""
@@ -86,8 +86,7 @@ class MaliciousClients(Honest):
         if count is None or count >= len(clients):
             return clients
         if self.attackers_taken == "at-random":
-            draw = np.random.default_rng((seed, server_round))
-            return tuple(sorted(draw.choice(clients, size=count, replace=False).tolist()))
+            return _chosen(clients, count, seed, server_round)
         start = self._attacks_before(server_round) * count
         return tuple(sorted(clients[(start + each) % len(clients)] for each in range(count)))
 
@@ -96,3 +95,18 @@ class MaliciousClients(Honest):
         if self.attack_rounds is not None:
             return len({number for number in self.attack_rounds if number < server_round})
         return (server_round - self.first_round) // self.every
+
+
+# Each client of a round asks anew; among ten thousand the draw would cost more than its training.
+@lru_cache(maxsize=16)
+def _drawn(share: float, num_clients: int, seed: int) -> tuple[int, ...]:
+    """Draw a share of the clients."""
+    order = np.random.default_rng(seed).permutation(num_clients)
+    return tuple(sorted(order[: round(share * num_clients)].tolist()))
+
+
+@lru_cache(maxsize=16)
+def _chosen(clients: tuple[int, ...], count: int, seed: int, server_round: int) -> tuple[int, ...]:
+    """Draw so many of the malicious clients for a round."""
+    draw = np.random.default_rng((seed, server_round))
+    return tuple(sorted(draw.choice(clients, size=count, replace=False).tolist()))

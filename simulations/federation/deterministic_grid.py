@@ -34,6 +34,7 @@ class OrderedGrid(Grid):
         self._seed = seed
         self._num_trainings = num_finished
         self._partition_of: dict[int, int] = {}
+        self._nodes: list[int] = []
 
     def partition_of(self, node_id: int) -> int | None:
         """Return the partition id of a node; None if no client has that id."""
@@ -41,7 +42,7 @@ class OrderedGrid(Grid):
 
     def memory_of(self, partition: int) -> dict[str, Tensor]:
         """Ask the client of a partition what its attack remembers; nothing if it does not say."""
-        nodes = [node for node, each in self._partition_of.items() if each == partition]
+        nodes = self._nodes[partition : partition + 1]
         questions = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
         for reply in self._grid.send_and_receive(questions, timeout=QUERY_SECONDS):
             if not reply.has_error():
@@ -56,7 +57,7 @@ class OrderedGrid(Grid):
         # Flower draws clients with random.sample right after listing them; anything else in this
         # process may draw in between two rounds.
         random.seed(f"{self._seed}/{self._num_trainings}")
-        return sorted(self._partition_of, key=self._partition_of.__getitem__)
+        return self._nodes
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -81,7 +82,7 @@ class OrderedGrid(Grid):
         questions = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
         replies = self._grid.send_and_receive(questions, timeout=QUERY_SECONDS)
         partitions = {reply.metadata.src_node_id: _told_partition(reply) for reply in replies}
-        free = list(range(len(nodes)))
+        free = set(range(len(nodes)))
         strange = []
         for node in sorted(nodes):
             partition = partitions.get(node)
@@ -91,9 +92,10 @@ class OrderedGrid(Grid):
             else:
                 strange.append(node)
         # A client that tells nothing, or what another has told, must not stop the others.
-        for node, partition in zip(strange, free, strict=True):
+        for node, partition in zip(strange, sorted(free), strict=True):
             logger.warning("node %d tells no partition of its own, counts as %d", node, partition)
             self._partition_of[node] = partition
+        self._nodes = sorted(self._partition_of, key=self._partition_of.__getitem__)
 
     def _registered(self) -> list[int]:
         """Return the nodes once there are enough of them."""

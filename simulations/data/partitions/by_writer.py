@@ -35,4 +35,9 @@ class ByWriter:
                 f"{len(writers)} writers are too few for {num_clients} clients; take fewer clients"
             )
         groups = np.array_split(np.random.default_rng(seed).permutation(writers), num_clients)
-        return [np.flatnonzero(np.isin(labels, group)) for group in groups]
+        owners = np.empty(len(writers), np.int64)
+        for client, group in enumerate(groups):
+            owners[np.searchsorted(writers, group)] = client
+        owner = owners[np.searchsorted(writers, labels)]
+        order = np.argsort(owner, kind="stable")
+        return np.split(order, np.bincount(owner, minlength=num_clients).cumsum()[:-1])

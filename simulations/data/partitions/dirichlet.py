@@ -33,16 +33,18 @@ class Dirichlet:
         require_enough(len(labels), num_clients, self.min_size)
         generator = np.random.default_rng(seed)
         for _ in range(MAX_DRAWS):
-            parts: list[list[Indices]] = [[] for _ in range(num_clients)]
+            classes: list[Indices] = []
+            cuts: list[Indices] = []
+            sizes = np.zeros(num_clients, np.int64)
             for label in np.unique(labels):
                 members = generator.permutation(np.flatnonzero(labels == label))
                 shares = generator.dirichlet(np.full(num_clients, self.alpha))
-                cuts = (np.cumsum(shares)[:-1] * len(members)).astype(int)
-                for part, chunk in zip(parts, np.split(members, cuts), strict=True):
-                    part.append(chunk)
-            clients = [np.sort(np.concatenate(part)) for part in parts]
-            if min(map(len, clients)) >= self.min_size:
-                return clients
+                classes.append(members)
+                cuts.append((np.cumsum(shares)[:-1] * len(members)).astype(int))
+                sizes += np.diff(cuts[-1], prepend=0, append=len(members))
+            if sizes.min() >= self.min_size:
+                chunks = zip(*map(np.split, classes, cuts), strict=True)
+                return [np.sort(np.concatenate(chunk)) for chunk in chunks]
         raise ValueError(
             f"no draw in {MAX_DRAWS} gave each of {num_clients} clients {self.min_size} images; "
             "raise alpha or lower min-size"
