@@ -1,6 +1,8 @@
 """How a defense computes a network's answers: in which numbers, and how images lie in memory."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -27,6 +29,32 @@ def fastest_layout(model: nn.Module, shape: tuple[int, ...]) -> torch.memory_for
     except Exception:  # noqa: BLE001 - anybody's network may raise anything
         return torch.contiguous_format
     return torch.channels_last
+
+
+@contextmanager
+def in_fastest_layout(model: nn.Module, shape: tuple[int, ...]) -> Iterator[torch.memory_format]:
+    """Have a model's kernels lie in memory as its images should; afterwards they lie as before.
+
+    On the CPU that takes a third of the time. On GPUs in float32 it was not measured.
+
+    Args:
+        model: in eval mode.
+        shape: (C, H, W) of its inputs.
+    """
+    parameters = list(model.parameters())
+    on_cpu = bool(parameters) and parameters[0].device.type == "cpu"
+    if not on_cpu or fastest_layout(model, shape) is torch.contiguous_format:
+        yield torch.contiguous_format
+        return
+    before = [parameter.data for parameter in parameters]
+    try:
+        for parameter in parameters:
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        yield torch.channels_last
+    finally:
+        for parameter, data in zip(parameters, before, strict=True):
+            parameter.data = data
 
 
 class Execution:

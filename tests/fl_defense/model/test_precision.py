@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_defense.model.precision import Execution, Precision
+from fl_defense.model.precision import Execution, Precision, in_fastest_layout
 
 SHAPE = (3, 8, 8)
 
@@ -119,3 +119,17 @@ def test_the_mode_is_the_networks() -> None:
         assert rough.training is training
         rough.train(not training)
         assert all(part.training is not training for part in model.modules())
+
+
+def test_kernels_lie_as_before_once_a_model_was_asked_in_its_fastest_layout() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)).eval()
+    before = [(each.data_ptr(), each.stride()) for each in model.parameters()]
+    images = torch.rand(4, 2, 8, 8)
+    with torch.no_grad():
+        expected = model(images)
+        with in_fastest_layout(model, (2, 8, 8)) as layout:
+            assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+            found = model(images.contiguous(memory_format=layout))
+    torch.testing.assert_close(found, expected)
+    assert layout is torch.channels_last
+    assert [(each.data_ptr(), each.stride()) for each in model.parameters()] == before

@@ -125,3 +125,25 @@ def test_models_of_the_same_modules_are_run_once() -> None:
     assert measured["sent"] == measured["aggregate"]
     # Clean and triggered, with the purifier and without.
     assert len(passes) == 4
+
+
+class Counted(nn.Module):
+    """Counts the images that it is asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        return nn.functional.one_hot(torch.zeros(len(images), dtype=torch.long), 3).float()
+
+
+def test_a_model_is_asked_about_an_image_once_in_a_round_whatever_is_made_of_it() -> None:
+    evaluation, model = evaluation_of(Backdoor(trigger=ONE)), Counted()
+    deployed = DeployedModel(model, Pixels(mean=(0.0,), std=(1.0,)))
+    evaluation.measure_all({"aggregate": deployed, "released": deployed})
+    assert evaluation.confusion(deployed)["clean"] == [[2, 0, 0], [3, 0, 0], [3, 0, 0]]
+    assert model.asked == 16
+    evaluation.measure_all({"aggregate": deployed})
+    assert model.asked == 32
