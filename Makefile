@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MINUTES ?= 1
 
-.PHONY: fuzz lower-bounds setup demo test deploy-demo test-wire test-package docs check generated mutants fix
+.PHONY: fuzz lower-bounds newest setup demo test deploy-demo test-wire test-package docs check generated mutants fix
 
 setup: $(INSTALLED)
 
@@ -73,6 +73,13 @@ lower-bounds: setup
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 	  --editable ".[dev]"
 	.venv-lowest/bin/pytest --numprocesses auto --maxprocesses 4 -m "not wire and not ray"
+
+# The newest versions that pyproject.toml allows, Flower's above all, and what touches Flower.
+newest: setup
+	$(PYTHON) -m venv .venv-newest
+	$(BIN)/uv pip install --quiet --upgrade --python .venv-newest/bin/python --editable ".[dev]"
+	.venv-newest/bin/pytest --numprocesses auto --maxprocesses 4 \
+	  tests/fl_defense/flower tests/simulations/engines tests/simulations/federation
 
 fix: setup
 	$(BIN)/ruff format .

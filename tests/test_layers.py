@@ -63,8 +63,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
 
 PACKAGES = ("fl_defense", "simulations")
 
-IN_HAND = {"fl-defense", "pydantic-core"}
-"""Ourselves, and pydantic's other half, of which it demands one exact version."""
+IN_HAND = {"fl-defense", "pydantic-core", "ray"}
+"""Ourselves, pydantic's other half, and what `flwr[simulation]` brings, in one exact version each."""
 
 
 @cache
