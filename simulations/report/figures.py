@@ -38,8 +38,10 @@ def curves(rounds: Sequence[MeasuredRound], *, repairs: bool = True) -> go.Figur
     figure = go.Figure()
     measured = [each for each in rounds if each.rates]
     names = (name for each in measured for rates in each.rates.values() for name in rates)
+    is_alone = _is_unchanged(measured)
+    stages = [stage for stage in STAGES if stage != "aggregate" or not is_alone]
     for name, metric in metrics_named(names).items():
-        for stage in STAGES:
+        for stage in stages:
             points = [(each.round, each.rate(stage, name)) for each in measured]
             points = [point for point in points if point[1] is not None]
             if not metric.column or not points or _repeats(measured, stage, name):
@@ -47,7 +49,8 @@ def curves(rounds: Sequence[MeasuredRound], *, repairs: bool = True) -> go.Figur
             x, y = zip(*points, strict=True)
             drawn = stage in metric.in_picture or (stage == "sent" and len(metric.in_picture) > 1)
             figure.add_scatter(
-                x=x, y=y, mode="lines+markers", name=f"{metric.title}, {STAGES[stage]}",
+                x=x, y=y, mode="lines+markers",
+                name=metric.title if is_alone else f"{metric.title}, {STAGES[stage]}",
                 line={"color": to_hex(metric.color), "dash": DASHES[stage], "width": 2},
                 marker={"size": 5}, visible=True if drawn else "legendonly",
                 hovertemplate="%{y:.3f}",
@@ -90,24 +93,35 @@ def seconds(rounds: Sequence[MeasuredRound]) -> go.Figure:
 
 
 def confusion(found: Confusion) -> go.Figure:
-    """Return the answers to test images by class: before and after the repair, clean and not."""
+    """Return the answers to test images by class: before and after the repair, clean and not.
+
+    Where a repair changed no answer, one of the two is enough.
+    """
     kinds = [kind for kind in ("triggered", "clean") if kind in found.before]
+    # In two lines: narrow windows have no room for one.
     stages = {"before": found.before, "after": found.after}
+    rows = [
+        {f"{kind},<br>{stage} repair": answers[kind] for stage, answers in stages.items()}
+        for kind in kinds
+    ]
+    if found.before == found.after:
+        rows = [{f"{kind} images": found.after[kind] for kind in kinds}]
     figure = make_subplots(
-        rows=len(kinds), cols=2, horizontal_spacing=0.08, vertical_spacing=0.14,
-        subplot_titles=[f"{kind}, {stage} repair" for kind in kinds for stage in stages],
+        rows=len(rows), cols=len(rows[0]), horizontal_spacing=0.08, vertical_spacing=0.18,
+        subplot_titles=[title for shown in rows for title in shown],
     )  # fmt: skip
-    for row, kind in enumerate(kinds, 1):
-        for column, by_kind in enumerate(stages.values(), 1):
+    figure.update_annotations(font_size=13)
+    for row, shown in enumerate(rows, 1):
+        for column, counts in enumerate(shown.values(), 1):
             figure.add_heatmap(
-                z=_shares(by_kind[kind]), row=row, col=column, zmin=0, zmax=1, showscale=False,
+                z=_shares(counts), row=row, col=column, zmin=0, zmax=1, showscale=False,
                 colorscale=[[0, "rgba(128,128,128,0.06)"], [1, "#1f77b4"]], xgap=1, ygap=1,
                 hovertemplate="class %{y} answered %{x}: %{z:.1%}<extra></extra>",
             )  # fmt: skip
-    _styled(figure, height=300 * len(kinds) + 40)
-    figure.update_layout(margin={"l": 44, "r": 8, "t": 30, "b": 36}, showlegend=False)
+    _styled(figure, height=300 * len(rows) + 40)
+    figure.update_layout(margin={"l": 44, "r": 8, "t": 44, "b": 36}, showlegend=False)
     figure.update_xaxes(showgrid=False, title_standoff=4)
-    figure.update_xaxes(title="answer", row=len(kinds))
+    figure.update_xaxes(title="answer", row=len(rows))
     figure.update_yaxes(showgrid=False, autorange="reversed", title_standoff=4)
     figure.update_yaxes(title="true class", col=1)
     return figure
@@ -162,6 +176,11 @@ def _repeats(rounds: Sequence[MeasuredRound], stage: str, metric: str) -> bool:
         all(each.rate(stage, metric) == each.rate(other, metric) for each in rounds)
         for other in ("released", "aggregate")
     )
+
+
+def _is_unchanged(rounds: Sequence[MeasuredRound]) -> bool:
+    """Tell whether no repair changed a rate."""
+    return all(each.rates.get("aggregate") == each.rates.get("released") for each in rounds)
 
 
 def _mark(figure: go.Figure, rounds: Sequence[int], name: str, color: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,16 @@ def test_answers_by_class_are_shares_of_a_class() -> None:
     before, after = confusion(found).data
     assert [*map(list, before.z)] == [[0.75, 0.25], [0.0, 0.0]]
     assert [*map(list, after.z)] == [[1.0, 0.0], [0.0, 0.0]]
+
+
+def test_what_no_repair_changed_is_shown_once() -> None:
+    rates = {"aggregate": RATES, "released": RATES}
+    calm = [replace(each, rates=rates) for each in rounds_of()]
+    names = [trace.name for trace in curves(calm, repairs=False).data]
+    assert names == ["accuracy", "ASR", "robust accuracy"]
+    same = {"clean": [[3, 1], [0, 4]]}
+    figure = confusion(Confusion(round=1, before=same, after=same))
+    assert [title.text for title in figure.layout.annotations] == ["clean images"]
 
 
 def test_a_control_run_is_not_called_repaired() -> None:
