@@ -102,6 +102,25 @@ def test_the_readme_reads_the_same_on_an_index() -> None:
             assert address.startswith((HERE, RAW)), address
 
 
+def test_the_repository_has_one_address() -> None:
+    """Who moves it changes pyproject.toml, and this names every other place."""
+    ours = (URLS["Repository"], URLS["Documentation"], RAW)
+    files = [
+        path for pattern in ("*.md", "*.toml", "*.yml", "*.cff") for path in ROOT.glob(pattern)
+    ]
+    folders = ("docs", "examples", "simulations", "fl_defense", "configs", "deploy", "benchmarks")
+    files += [path for folder in folders for path in (ROOT / folder).rglob("*.[mpyj][dymi]*")]
+    found = [
+        address
+        for path in files
+        for address in re.findall(
+            r"https?://[^\s)\"'>`\]]*fl-defense[^\s)\"'>`\]]*", path.read_text()
+        )
+    ]
+    assert len(found) > 10
+    assert [address for address in found if not address.startswith(ours)] == []
+
+
 @every_page
 def test_headings_that_are_linked_exist(page: Path) -> None:
     for path, heading in re.findall(r"\]\(((?!http)[^)#\s]*)#([^)\s]+)\)", page.read_text()):

@@ -276,6 +276,9 @@ def read_request(
     Raises:
         ConfigError: with all faults.
     """
+    if not model_file.exists():
+        # Before anything else is asked for: a path is misspelt soonest.
+        raise ConfigError([f"{model_file}: no such file; name a model file"])
     content = _scenario_beside(model_file, trust=trust)
     content |= {name: value for name, value in given.items() if value not in (None, {})}
     known = kind.model_json_schema(by_alias=True)["properties"]
