@@ -6,9 +6,10 @@
 One line per kind of network, data and trigger; each seed is a victim of its own, repaired by each
 defense, judged as a federation's aggregate is: by the do-no-harm gate and by the verdict. A row is
 kept (JSON) as soon as it is measured and not measured again (`--again` does). A cell of the table
-is accuracy / ASR, of a clean network accuracy alone, with the verdict. Rates are on test images
+is accuracy / ASR / robust accuracy, with the verdict. Rates are on test images
 that no defense has seen. A row is held if ASR <= 0.10 at a fall of accuracy <= 0.03 (clean: 0.02),
-or if the caller is told: `not repaired`, or a refusal.
+or if the caller is told: `not repaired`, `not verified`, or a refusal. What a clean network loses
+no verdict makes good.
 """
 
 import argparse
@@ -119,11 +120,13 @@ def measure(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any
 
 def is_held(row: Mapping[str, Any]) -> bool:
     """Tell whether a repair does what is asked of it, or the caller is told that it does not."""
-    if row.get("refused") is not None or row["verdict"] == "not repaired":
+    if row.get("refused") is not None:
         return True
     lost = row["before"]["accuracy"] - row["after"]["accuracy"]
     if row["kind"].endswith("clean"):
         return bool(lost <= MOST_LOST_OF_CLEAN)
+    if row["verdict"].startswith("not "):
+        return True
     return bool(row["after"]["attack_success_rate"] <= MOST_ASR and lost <= MOST_LOST)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import distortions, inspections, loop, repair, report_federations, speed
+from benchmarks import distortions, inspections, loop, networks, repair, report_federations, speed
 from benchmarks import server as server_cost
 from benchmarks.defenses import SANITIZERS
 from benchmarks.repair import values
@@ -42,6 +42,9 @@ Written by `python -m benchmarks.report` from the JSON files in
 Rates are on test images that no defense has seen; ASR and robust accuracy leave out images whose
 true class is the target. Negative results stay in the tables; what no table lists was not measured.
 Each of the commands on this page takes hours.
+Rows of DHBE and DeepSanitizer that stand outside "Networks of other kinds" were measured with
+patches that are added, and DeepSanitizer's with a generator: before
+[decision 0015](decisions/0015-patches-replace-and-two-bars.md).
 """
 
 
@@ -55,6 +58,7 @@ def main() -> None:
         comparison(),
         effectiveness(),
         repairs(),
+        other_networks(),
         section_of_inspections(),
         searched(),
         speeds(),
@@ -178,6 +182,22 @@ clock beside other jobs, so no measure of speed. Peak MiB: of the repair on a GP
 process so far on a CPU.
 
 {repair.table(rows)}
+"""
+
+
+def other_networks() -> str:
+    """Return the section of networks of many kinds and their verdicts."""
+    rows = results_of("networks")
+    if not rows:
+        return ""
+    return f"""## Networks of other kinds
+
+`python -m benchmarks.networks --small`: accuracy / ASR / robust accuracy, and the verdict that was
+given. Held: ASR at most {networks.MOST_ASR:g} at a fall of accuracy of at most
+{networks.MOST_LOST:g}, or the caller is told that it is not so; a clean network loses at most
+{networks.MOST_LOST_OF_CLEAN:g}.
+
+{networks.table(rows)}
 """
 
 

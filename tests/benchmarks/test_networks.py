@@ -42,10 +42,18 @@ CLEAN = {
             },
             True,
         ),
+        (
+            {
+                "after": {"accuracy": 0.88, "attack_success_rate": 0.5, "robust_accuracy": 0.4},
+                "verdict": "not verified",
+            },
+            True,
+        ),
         ({"kind": "Flower's template, clean", **CLEAN}, True),
         (
             {
                 "kind": "Flower's template, clean",
+                "verdict": "not verified",
                 "after": {"accuracy": 0.875, "attack_success_rate": 0.0, "robust_accuracy": 0.8},
             },
             False,
