@@ -48,6 +48,12 @@ def test_repair_writes_weights_that_fit(victim: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(repaired[name], before[name]) for name in before)
 
 
+def test_a_missing_file_is_told_before_what_else_is_missing(tmp_path: Path) -> None:
+    result = call("inspect", tmp_path / "nothing.pt")
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {tmp_path / 'nothing.pt'}: no such file; name a model file\n"
+
+
 def test_several_defenses_run_in_order_and_json_tells_all(victim: Path, tmp_path: Path) -> None:
     result = call(
         "repair", victim, "--out", tmp_path / "clean.safetensors", *MODEL, *FORM, "--json",
