@@ -42,8 +42,7 @@ Written by `python -m benchmarks.report` from the JSON files in
 Rates are on test images that no defense has seen; ASR and robust accuracy leave out images whose
 true class is the target. Negative results stay in the tables; what no table lists was not measured.
 Each of the commands on this page takes hours.
-Rows of DHBE and DeepSanitizer that stand outside "Networks of other kinds" were measured with
-patches that are added, and DeepSanitizer's with a generator: before
+Outside "Networks of other kinds", rows of DHBE and DeepSanitizer are of their older searches: see
 [decision 0015](decisions/0015-patches-replace-and-two-bars.md).
 """
 
@@ -193,9 +192,9 @@ def other_networks() -> str:
     return f"""## Networks of other kinds
 
 `python -m benchmarks.networks --small`: accuracy / ASR / robust accuracy, and the verdict that was
-given. Held: ASR at most {networks.MOST_ASR:g} at a fall of accuracy of at most
-{networks.MOST_LOST:g}, or the caller is told that it is not so; a clean network loses at most
-{networks.MOST_LOST_OF_CLEAN:g}.
+given. A row is held if the ASR is at most {networks.MOST_ASR:g} and accuracy falls by at most
+{networks.MOST_LOST:g}. It is held, too, if the caller is told otherwise. A clean network may lose
+{networks.MOST_LOST_OF_CLEAN:g}, whatever is told.
 
 {networks.table(rows)}
 """
