@@ -91,6 +91,8 @@ class RayEngine(ClientCores):
                     },
                     # Without effect where a cluster was joined.
                     "init_args": {
+                        # Never one that somebody else has started on this machine.
+                        "address": "local",
                         "num_cpus": cores,
                         "logging_level": logging.ERROR,
                         "log_to_driver": False,

@@ -186,6 +186,9 @@ def test_a_share_of_the_gpu_is_reserved_only_where_clients_use_it(
 
     def run_simulation(*, backend_config: dict[str, Any], **kwargs: Any) -> None:
         assert backend_config["client_resources"]["num_gpus"] == reserved
+        assert (
+            backend_config["init_args"]["address"] == "local"
+        )  # not one that somebody else started
         raise ReachedError
 
     monkeypatch.setattr(flwr.simulation, "run_simulation", run_simulation)
