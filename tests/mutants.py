@@ -92,9 +92,9 @@ MUTANTS = (
     ),
     Mutant(
         "DHBE searches in train mode",
-        f"{SANITIZERS}/dhbe/adversaries.py",
-        "        student.eval()  # Searching",
-        "        student.train(training)  # Searching",
+        f"{SANITIZERS}/_placed_patches.py",
+        "        with in_eval_mode(student):  # Searching",
+        "        if True:  # Searching",
         f"{TESTS}/sanitizers/test_dhbe_adversaries.py",
     ),
     Mutant(
@@ -163,8 +163,8 @@ MUTANTS = (
     Mutant(
         "scenes have no strokes",
         "fl_defense/surrogates/scenes.py",
-        ", (_strokes, MAX_STROKES))",
-        ",)",
+        ', ("strokes", _strokes, MAX_STROKES)):',
+        ",):",
         f"{TESTS}/surrogates/test_surrogates.py",
     ),
     Mutant(
