@@ -12,6 +12,8 @@ from fl_defense.model.hooks import removed_after
 
 VARIANCE_FLOOR = 1e-5
 """Added to variances that are divided."""
+NEVER_NEGATIVE = ("running_var", "num_batches_tracked")
+"""Last parts of the names of variances and counters, as PyTorch's layers call them."""
 
 
 def non_negative_buffers(model: nn.Module) -> frozenset[str]:
@@ -20,8 +22,9 @@ def non_negative_buffers(model: nn.Module) -> frozenset[str]:
     A negative variance makes the model answer NaN. Known by PyTorch's names, which normalisation
     layers of other libraries have, too.
     """
-    known = ("running_var", "num_batches_tracked")
-    return frozenset(name for name, _ in model.named_buffers() if name.split(".")[-1] in known)
+    return frozenset(
+        name for name, _ in model.named_buffers() if name.split(".")[-1] in NEVER_NEGATIVE
+    )
 
 
 def keeps_statistics(model: nn.Module) -> bool:

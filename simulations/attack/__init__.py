@@ -13,6 +13,7 @@ from simulations.attack.base import Attack
 from simulations.attack.clean_label import CleanLabel
 from simulations.attack.constrain_and_scale import ConstrainAndScale
 from simulations.attack.dba import DBA
+from simulations.attack.dba_single_shot import DBASingleShot
 from simulations.attack.fcba import FCBA
 from simulations.attack.framing import Framing
 from simulations.attack.gaussian_noise import GaussianNoise
@@ -36,6 +37,7 @@ ATTACKS: dict[str, type[Attack]] = {
     # backdoors by training and update
     "model-replacement": ModelReplacement,
     "constrain-and-scale": ConstrainAndScale,
+    "dba-single-shot": DBASingleShot,
     "pgd": PGD,
     "neurotoxin": Neurotoxin,
     "layer-poisoning": LayerPoisoning,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simulations.attack.context import AttackContext, Steps
+from simulations.attack.context import Steps
 from simulations.attack.model_replacement import ModelReplacement
 
 
@@ -28,11 +28,9 @@ class ConstrainAndScale(ModelReplacement):
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], got {self.alpha}")
 
-    def train(
-        self, model: nn.Module, images: Tensor, labels: Tensor, context: AttackContext
-    ) -> float:
-        """Train with the two-part loss."""
-        return context.training.fit(model, images, labels, _NearReceived(model, self))
+    def steps(self, model: nn.Module) -> Steps:
+        """Return steps with the two-part loss."""
+        return _NearReceived(model, self)
 
 
 class _NearReceived(Steps):

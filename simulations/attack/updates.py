@@ -1,9 +1,11 @@
-"""Arithmetic on updates: what a client adds to the received weights. Buffers are left alone."""
+"""Arithmetic on updates: what a client adds to the received weights, and to the buffers."""
 
 from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
+
+from fl_defense.model.batchnorm import NEVER_NEGATIVE
 
 Arrays = Mapping[str, Tensor]
 """A model's arrays by name, as in its state dict."""
@@ -32,6 +34,26 @@ def scaled(trained: Arrays, received: Arrays, weights: Collection[str], factor: 
     return {
         name: received[name] + factor * (value - received[name]) if name in weights else value
         for name, value in trained.items()
+    }
+
+
+def wholly_scaled(trained: Arrays, received: Arrays, factor: float) -> Arrays:
+    """Return the arrays whose update of weights and statistics is `factor` times as long.
+
+    BatchNorm's means and variances are scaled as weights are, so that an average that is to become
+    the trained model has its statistics too. A variance stops at 0; counters stay as trained.
+
+    Example:
+        >>> received = {"norm.running_mean": torch.tensor([1.0]), "count": torch.tensor(4)}
+        >>> trained = {"norm.running_mean": torch.tensor([1.5]), "count": torch.tensor(5)}
+        >>> wholly_scaled(trained, received, factor=10)
+        {'norm.running_mean': tensor([6.]), 'count': tensor(5)}
+    """
+    floats = {name for name, value in trained.items() if value.is_floating_point()}
+    arrays = scaled(trained, received, floats, factor)
+    return {
+        name: value.clamp_min(0) if name.split(".")[-1] in NEVER_NEGATIVE else value
+        for name, value in arrays.items()
     }
 
 

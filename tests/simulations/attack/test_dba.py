@@ -6,7 +6,9 @@ import torch
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.context import AttackContext
 from simulations.attack.dba import DBA
+from simulations.attack.dba_single_shot import DBASingleShot
 from simulations.attack.fcba import FCBA
+from simulations.attack.in_parts import InParts
 from simulations.attack.triggers import Bars, Patch
 
 MakeContext = Callable[..., AttackContext]
@@ -14,7 +16,9 @@ BACKDOOR = Backdoor(trigger=Bars(width=3), target=3)
 BLACK = torch.zeros(1, 1, 8, 8)
 
 
-def pieces_of(attack: DBA, make: MakeContext, malicious: tuple[int, ...]) -> list[list[set[int]]]:
+def pieces_of(
+    attack: InParts, make: MakeContext, malicious: tuple[int, ...]
+) -> list[list[set[int]]]:
     contexts = [
         make(BACKDOOR, partition=each, malicious=malicious, attackers=(each,)) for each in malicious
     ]
@@ -36,6 +40,20 @@ def test_each_attacker_plants_its_part_and_all_of_them_the_whole(
     assert pieces_of(DBA(), make_context, (2, 4, 6, 8)) == [[{0}], [{1}], [{2}], [{3}]]
     assert pieces_of(DBA(), make_context, (2, 4)) == [[{0}, {2}], [{1}, {3}]]
     assert pieces_of(DBA(), make_context, (1, 2, 3, 4, 5)) == [[{0}], [{1}], [{2}], [{3}], [{0}]]
+
+
+def test_single_shots_are_replacements_with_one_part_each_in_turn(
+    make_context: MakeContext,
+) -> None:
+    attack = DBASingleShot(
+        malicious=(2, 4, 6, 8), attackers_per_round=1, attack_rounds=(9, 11, 13, 15)
+    )
+    rounds = [attack.attackers(number, num_clients=10, seed=0) for number in range(9, 16)]
+    assert rounds == [(2,), (), (4,), (), (6,), (), (8,)]
+    assert pieces_of(attack, make_context, (2, 4, 6, 8)) == [[{0}], [{1}], [{2}], [{3}]]
+    received = {"w": torch.tensor([1.0])}
+    context = make_context(BACKDOOR, attackers=(1,), received=received, weights=frozenset({"w"}))
+    assert attack.craft({"w": torch.tensor([1.5])}, context)["w"] == 6  # 1 + 10 replies * 0.5
 
 
 def test_all_combinations_but_the_whole_are_planted(make_context: MakeContext) -> None:

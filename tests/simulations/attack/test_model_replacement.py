@@ -35,6 +35,29 @@ def test_the_factor_makes_the_average_the_attackers_model(make_context: MakeCont
     assert sent(ModelReplacement(factor=3), make_context) == pytest.approx([1.9, 2.2])
 
 
+def test_the_average_has_the_attackers_statistics_too(make_context: MakeContext) -> None:
+    names = ("w", "norm.running_mean", "norm.running_var")
+    received = {name: torch.tensor([2.0]) for name in names}
+    trained = {
+        name: torch.tensor([value]) for name, value in zip(names, (2.1, 3.0, 1.9), strict=True)
+    }
+    context = make_context(received=received, weights=frozenset({"w"}), attackers=(1,))
+    sent = ModelReplacement().craft(trained, context)
+    for name in names:
+        average = (9 * received[name] + sent[name]) / 10  # nine honest clients do not move
+        assert float(average) == pytest.approx(float(trained[name]))
+
+
+def test_attackers_train_with_their_own_epochs_and_rate(make_context: MakeContext) -> None:
+    norms = []
+    for attack in (ModelReplacement(), ModelReplacement(epochs=3, learning_rate=1e-5)):
+        context = make_context()
+        model = context.received_model()
+        attack.train(model, *context.data_of(1), context)
+        norms.append(norm_of(update_of(model.state_dict(), context.received, context.weights)))
+    assert 0 < norms[1] < 0.01 * norms[0]
+
+
 def test_a_norm_bounds_the_factor(make_context: MakeContext) -> None:
     # The update's norm is 0.5: a bound of 2 lets it grow fourfold, where ten were wanted.
     bounded = sent(ModelReplacement(largest_norm=2), make_context, attackers=(1,))
@@ -68,7 +91,16 @@ def test_alpha_weighs_cross_entropy_against_the_distance(make_context: MakeConte
     assert weighted == pytest.approx(0.25 * loss)
 
 
-@pytest.mark.parametrize("fields", [{"factor": 0.0}, {"largest_norm": -1.0}, {"server_rate": 0.0}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"factor": 0.0},
+        {"largest_norm": -1.0},
+        {"server_rate": 0.0},
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+    ],
+)
 def test_meaningless_fields_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         ModelReplacement(**fields)  # type: ignore[arg-type]
