@@ -30,7 +30,7 @@ from fl_defense.log import logger
 from fl_defense.model.batchnorm import non_negative_buffers
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
-from fl_defense.rounds.gate import DoNoHarmGate
+from fl_defense.rounds.gate import DoNoHarmGate, least_agreement
 from fl_defense.rounds.records import RoundOutcome, RoundRecord
 from fl_defense.rounds.repairer import OnFailure, Repairer, RepairState, check_defense
 from fl_defense.rounds.schedule import Schedule
@@ -73,6 +73,7 @@ class SanitizingStrategy(ResumableStrategy):
         min_agreement: do-no-harm gate, in [0, 1]: the least share of surrogate images, balanced
             over the classes the aggregate sees in them, that the repaired model must put into the
             same class as the aggregate; below it the aggregate is kept and the record says so.
+            None: 0.5, and 0.8 for a network without BatchNorm statistics.
         on_failure: what is released when the sanitizer fails: "keep" the aggregate, the "previous"
             released model, or "raise". When the inner strategy fails, or makes a model that is not
             finite, the model stays as it was; "raise" raises the strategy's error.
@@ -124,7 +125,7 @@ class SanitizingStrategy(ResumableStrategy):
         schedule: Schedule | None = None,
         inspection: Inspection | None = None,
         verify: Inspection | None = VERIFY,
-        min_agreement: float = 0.5,
+        min_agreement: float | None = None,
         on_failure: OnFailure = "keep",
         broadcast: Broadcast = "auto",
         evaluate_released: bool = False,
@@ -148,7 +149,8 @@ class SanitizingStrategy(ResumableStrategy):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.observe = observe
         self.weighted_by_key = weight_key(strategy)
-        gate = DoNoHarmGate(spec, min_agreement, seed=seed, device=self.device)
+        least = least_agreement(model) if min_agreement is None else min_agreement
+        gate = DoNoHarmGate(spec, least, seed=seed, device=self.device)
         self._broadcasting = Broadcasting(
             broadcast,
             screens=len(self.screens) > 0,

@@ -21,7 +21,7 @@ from fl_defense.model.files import (
     write_weights,
 )
 from fl_defense.model.spec import ModelSpec, Pixels
-from fl_defense.rounds.gate import DoNoHarmGate
+from fl_defense.rounds.gate import DoNoHarmGate, least_agreement
 from fl_defense.rounds.repairer import VERIFYING
 from fl_defense.rounds.verdict import describe, exceeds, fitting, judge
 from fl_defense.sanitizers import (
@@ -154,6 +154,9 @@ class RepairRequest(ModelRequest):
     """The sanitizer, or a list of them."""
     verify: Annotated[Inspection | None, VERIFICATION] = TriggerSearch()
     """How the repair is verified; null: it is not."""
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    """Do-no-harm gate: least agreement of the model before and after on surrogate images; null:
+    0.5, and 0.8 for a network without BatchNorm statistics."""
 
     def repair(self, model_file: Path, out: Path, *, seed: int, device: str) -> dict[str, Any]:
         """Read a model file, write the repaired one, and return what there is to say about it.
@@ -167,10 +170,14 @@ class RepairRequest(ModelRequest):
             raise _cannot_hold_purifier(out)
         suspect, spec = self.read(model_file, device)
         result, notes = _sanitize(self.defense, suspect, spec, seed)
-        gate = DoNoHarmGate(spec, 0, seed=seed, device=pick_device(device))
+        least = least_agreement(suspect) if self.min_agreement is None else self.min_agreement
+        gate = DoNoHarmGate(spec, least, seed=seed, device=pick_device(device))
         deployed = result.deployed(spec)
         judged = self._judge(spec, suspect, result.model, seed)
         agreement = gate.agreement(DeployedModel(suspect, spec.pixels), deployed)
+        harm = gate.fault(deployed) or gate.refusal(agreement)
+        if harm is not None:
+            judged = {"verdict": "not repaired", "reason": f"it does harm: {harm}"}
         if out.suffix == PROGRAM_SUFFIX:
             export_deployed(out, deployed, self.input_shape)
         elif result.purify is not None:

@@ -88,8 +88,9 @@ class Repair(BaseModel):
     nothing is verified."""
     inspect_at: str | None = None
     """Submodule of the model after which defenses cut it; null: the one that `list` shows."""
-    min_agreement: float = Field(default=0.5, ge=0, le=1)
-    """Do-no-harm gate: least agreement of aggregate and repaired model on surrogate images."""
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    """Do-no-harm gate: least agreement of aggregate and repaired model on surrogate images; null:
+    0.5, and 0.8 for a network without BatchNorm statistics."""
     on_failure: OnFailure = "keep"
     """If the defense fails: keep the aggregate, go back to the previous model, or stop."""
     broadcast: Broadcast = "auto"

@@ -475,7 +475,7 @@ def test_repair_on_suspicion(lab: Lab, asked: Any, repaired: list[bool]) -> None
 def test_with_screens_the_aggregate_is_checked_by_the_inspections_own_bar(
     lab: Lab, bar: float, repaired: list[bool]
 ) -> None:
-    search = replace(SEARCH, patch_bar=bar, bar_of_small_images=bar)
+    search = replace(SEARCH, patch_bar=bar, bar_of_small_images=bar, clear_bar=bar)
     lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=2, min_agreement=0,
             schedule=Schedule(on_suspicion="screens", check_every=2, last=False),
             inspection=search)  # fmt: skip

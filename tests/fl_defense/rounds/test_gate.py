@@ -8,7 +8,7 @@ from torch import nn
 
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
-from fl_defense.rounds.gate import DoNoHarmGate
+from fl_defense.rounds.gate import DoNoHarmGate, least_agreement
 
 CPU = torch.device("cpu")
 
@@ -32,6 +32,13 @@ def test_a_model_of_one_class_agrees_on_that_class_alone(
     agreement = gate.agreement(before, DeployedModel(collapsed, tiny_spec.pixels))
     assert agreement <= 0.5
     assert gate.refusal(agreement) == f"agreement {agreement:.3f} is below 0.6"
+
+
+def test_without_statistics_a_repair_must_agree_on_more() -> None:
+    assert least_agreement(nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1))) == 0.5
+    assert least_agreement(nn.Sequential(nn.Conv2d(1, 1, 3), nn.GroupNorm(1, 1))) == 0.8
+    forgetful = nn.BatchNorm2d(1, track_running_stats=False)
+    assert least_agreement(forgetful) == 0.8
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1])

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_missing_file_is_told_before_what_else_is_missing(tmp_path: Path) -> N
 def test_several_defenses_run_in_order_and_json_tells_all(victim: Path, tmp_path: Path) -> None:
     result = call(
         "repair", victim, "--out", tmp_path / "clean.safetensors", *MODEL, *FORM, "--json",
-        "--set", "verify=null", "--defense", "{name: clp, threshold: 2}",
+        "--set", "verify=null", "--set", "min-agreement=0", "--defense", "{name: clp, threshold: 2}",
         "--defense", "{name: dhbe, iterations: 2, num-scenes: 32, batch-size: 8}",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -72,11 +73,24 @@ def test_a_preset_and_a_field_are_taken(victim: Path, tmp_path: Path) -> None:
     result = call(
         "repair", victim, "--out", tmp_path / "x.pt", "--defense", "dhbe", "--preset", "faithful",
         "--set", "defense.iterations=1", "--set", "defense.batch-size=4",
-        "--set", "defense.generators.width=4", "--set", "verify=null", *MODEL, *FORM,
+        "--set", "defense.generators.width=4", "--set", "verify=null",
+        "--set", "min-agreement=0", *MODEL, *FORM,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "student_steps=5" in result.stdout
     assert "iterations=1," in result.stdout
+
+
+def test_a_repair_that_changes_what_the_model_says_is_no_repair(
+    victim: Path, tmp_path: Path
+) -> None:
+    result = call(
+        "repair", victim, "--out", tmp_path / "x.pt", *MODEL, *FORM, "--set", "verify=null",
+        "--defense", "{name: clp, threshold: 0.1}",
+    )  # fmt: skip
+    assert result.exit_code == 3
+    assert "verdict:             not repaired" in result.stdout
+    assert re.search(r"it does harm: agreement 0\.\d+ is below 0\.5", result.stdout)
 
 
 def test_a_repair_that_leaves_the_trigger_is_written_and_has_its_own_exit_code(
@@ -124,7 +138,7 @@ def test_a_results_folder_needs_no_further_words(tmp_path: Path) -> None:
     assert call("run", scenario, "--quiet", "--out", folder).exit_code == 0
     out = tmp_path / "clean.safetensors"
     result = call("repair", folder / "model.safetensors", "--defense", "clp", "--out", out, *QUICK,
-                  "--set", "defense.threshold=0.5")  # fmt: skip
+                  "--set", "defense.threshold=0.5", "--set", "min-agreement=0")  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads(call("evaluate", folder / "model.safetensors", "--json").stdout)
     summary = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
