@@ -43,6 +43,7 @@ SCREEN = [
 NO_ATTACK = ["attack.name=none"]
 UNDEFENDED = ["defense.name=none", "screens=[]"]
 NO_REPAIR = "repair={}"
+NO_SIDES = "screens.least-ratio=1000000"
 ONCE = ["attack.poison-rate=0.5", "attack.boost=1"]
 
 LATE = "repair.schedule={initial: true, first-round: 2, on-suspicion: screens, last: false}"
@@ -83,6 +84,16 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         BADNETS,
         [*SCREEN, *SMALL, *ONCE, _trigger("{name: sinusoid, frequency: 5.5}")],
     ),
+    "blended, small, no sides": (
+        BADNETS,
+        [*SCREEN, *SMALL, *ONCE, _trigger("{name: blended}"), NO_SIDES],
+    ),
+    "sinusoid 5.5, small, no sides": (
+        BADNETS,
+        [*SCREEN, *SMALL, *ONCE, _trigger("{name: sinusoid, frequency: 5.5}"), NO_SIDES],
+    ),
+    "badnets, small, fedgame": (BADNETS, [*SCREEN, *SMALL, "screens.name=fedgame"]),
+    "badnets, small, filterfl": (BADNETS, [*SCREEN, *SMALL, "screens.name=filterfl"]),
     "warped, small": (BADNETS, [*SCREEN, *SMALL, _trigger("{name: warped}")]),
     "group norm, small": (BADNETS, [*SCREEN, *SMALL, "model.norm=group"]),
     "no norm, small": (BADNETS, [*SCREEN, *SMALL, "model.norm=none"]),
