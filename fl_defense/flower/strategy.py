@@ -65,7 +65,8 @@ class SanitizingStrategy(ResumableStrategy):
         screens: filters of the replies, in order, such as `Attribution()`, which leaves out clients
             that teach a backdoor. They need single updates: under secure aggregation there are
             none. What they leave out reaches no strategy.
-        schedule: which rounds are repaired; every round by default.
+        schedule: which rounds are repaired. None: every round; where a screen asks for repairs, as
+            `Attribution` does, those for which it asks, from round 2 on, and the last.
         inspection: how a model is inspected where the schedule asks for it; `TriggerSearch` by
             default.
         verify: how each repair is verified, by a search before and one after it: `RepairVerdict`.
@@ -140,7 +141,10 @@ class SanitizingStrategy(ResumableStrategy):
         check_strategy(strategy)
         require_word("on_failure", OnFailure, on_failure)
         require_word("buffers", Buffers, buffers)
-        schedule, inspection = schedule or Schedule(), inspection or TriggerSearch()
+        if schedule is None:
+            asks = any(getattr(screen, "asks_for_repair", False) for screen in screens)
+            schedule = Schedule(first_round=2, on_suspicion="screens") if asks else Schedule()
+        inspection = inspection or TriggerSearch()
         asked = inspection if schedule.on_suspicion is not None else None
         model = check_defense(sanitizer, spec, asked)
         super().__init__(strategy, Part(model, spec, base), checkpoint_file)

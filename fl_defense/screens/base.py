@@ -6,7 +6,7 @@ A screen needs single updates. Under secure aggregation there are none: repairs 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,9 @@ class Screen(Method, Protocol):
         >>> FewExamples(least=5.0)
         FewExamples(least=5.0)
     """
+
+    asks_for_repair: ClassVar[bool] = False
+    """Whether it says by `Screening.is_suspicious` when a repair is due."""
 
     def check(self, model: nn.Module, spec: ModelSpec) -> None:
         """Refuse, before the first round, models that cannot be screened; by default none.

@@ -102,6 +102,7 @@ class Attribution(Screen):
     """What becomes of a reply that stands out: it is left out, or its weight is reduced to the
     limit over its score."""
 
+    asks_for_repair: ClassVar[bool] = True
     facts: ClassVar[Facts] = Facts(
         needs="single updates: no secure aggregation; a model sent out that is not backdoored",
         changes="replies that react to new patterns, which are left out; an earlier model is sent "

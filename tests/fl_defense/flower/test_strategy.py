@@ -24,6 +24,7 @@ from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.records import RoundOutcome
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import DHBE, NoDefense, Sanitized, Sanitizer
+from fl_defense.screens.base import Screen, Screening, Verdict
 from simulations.aggregators import AGGREGATORS, Bulyan, FedAvg, Krum, MultiKrum
 from tests.quick import SEARCH
 
@@ -482,6 +483,23 @@ def test_with_screens_the_aggregate_is_checked_by_the_inspections_own_bar(
     _, *rounds = lab.records
     assert [record.sanitized for record in rounds] == repaired
     assert ["anomaly" in record.details for record in rounds] == [False, True]
+
+
+def test_where_a_screen_asks_for_repairs_no_other_round_is_repaired(lab: Lab) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class InRound(Screen):
+        number: int
+        asks_for_repair: ClassVar[bool] = True
+
+        def screen(self, shown: Any, spec: Any, *, device: Any, state: Any = None) -> Screening:
+            verdicts = tuple(Verdict() for _ in shown.replies)
+            return Screening(verdicts=verdicts, is_suspicious=shown.number == self.number)
+
+    for number, repaired in ((1, [False, False, True]), (2, [False, True, True])):
+        lab.outcomes.clear()
+        lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=3, min_agreement=0,
+                screens=[InRound(number=number)])  # fmt: skip
+        assert [record.sanitized for record in lab.records[1:]] == repaired
 
 
 def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: Lab) -> None:
