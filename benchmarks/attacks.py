@@ -33,6 +33,8 @@ BARS = ["backdoor.trigger.name=bars"]
 FEW = ["attack.malicious=0.2", "attack.first-round=4"]
 """Attackers, and when they begin: from a model that has learned something."""
 MANY = ["attack.malicious=0.4", "attack.first-round=4"]
+GENTLE = ["attack.epochs=3", "attack.learning-rate=0.01"]
+"""How those train who replace the model: longer than honest clients, and more gently."""
 ATTACKS: dict[str, list[str]] = {
     "badnets, sent three times": ["attack.name=badnets", *FEW, "attack.boost=3"],
     "dba": ["attack.name=dba", *MANY, *BARS, "attack.boost=2"],
@@ -41,13 +43,22 @@ ATTACKS: dict[str, list[str]] = {
         "attack.name=model-replacement",
         "attack.malicious=0.1",
         "attack.attack-rounds=[8]",
-        "attack.factor=5",
+        *GENTLE,
+    ],
+    "dba, one shot each": [
+        "attack.name=dba-single-shot",
+        "attack.malicious=0.4",
+        "attack.attackers-per-round=1",
+        "attack.attack-rounds=[6, 7, 8, 9]",
+        *GENTLE,
+        *BARS,
     ],
     "pgd": ["attack.name=pgd", *MANY],
     "pgd, slow": ["attack.name=pgd", *MANY, "attack.norm-share=0.3"],
     "neurotoxin": ["attack.name=neurotoxin", *FEW, "attack.boost=3"],
     "layer poisoning": ["attack.name=layer-poisoning", *MANY],
     "a3fl": ["attack.name=a3fl", *FEW, "attack.boost=2"],
+    "iba": ["attack.name=iba", *FEW, "attack.boost=2", "backdoor.trigger.name=generated"],
     "clean label": ["attack.name=clean-label", *MANY, "backdoor.trigger.name=sinusoid"],
     "input-dependent": [
         "attack.name=badnets",

@@ -17,6 +17,7 @@ from simulations.attack.dba_single_shot import DBASingleShot
 from simulations.attack.fcba import FCBA
 from simulations.attack.framing import Framing
 from simulations.attack.gaussian_noise import GaussianNoise
+from simulations.attack.iba import IBA
 from simulations.attack.ipm import IPM
 from simulations.attack.layer_poisoning import LayerPoisoning
 from simulations.attack.model_replacement import ModelReplacement
@@ -42,6 +43,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "neurotoxin": Neurotoxin,
     "layer-poisoning": LayerPoisoning,
     "a3fl": A3FL,
+    "iba": IBA,
     # untargeted: they ruin the model and plant nothing
     "sign-flip": SignFlip,
     "gaussian-noise": GaussianNoise,

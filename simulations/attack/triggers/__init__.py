@@ -8,6 +8,7 @@ from simulations.attack.triggers.base import Trigger
 from simulations.attack.triggers.blended import Blended
 from simulations.attack.triggers.dynamic import Dynamic
 from simulations.attack.triggers.edge_case import EdgeCase
+from simulations.attack.triggers.generated import Generated
 from simulations.attack.triggers.patch import Patch
 from simulations.attack.triggers.sinusoid import Sinusoid
 from simulations.attack.triggers.warped import Warped
@@ -19,6 +20,7 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "sinusoid": Sinusoid,
     "warped": Warped,
     "dynamic": Dynamic,
+    "generated": Generated,
     "edge-case": EdgeCase,
 }
 """Triggers by the name that a scenario gives."""
@@ -29,6 +31,7 @@ __all__ = [
     "Blended",
     "Dynamic",
     "EdgeCase",
+    "Generated",
     "Patch",
     "Sinusoid",
     "Trigger",
