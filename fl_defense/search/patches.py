@@ -132,7 +132,9 @@ class PatchSearch:
         classes = self._strongest_classes(gains, places)  # (P,)
         gain = gains.gather(1, classes[places][:, None])[:, 0]  # (B,)
         (gradient,) = torch.autograd.grad(gain.sum(), patches)
-        times = places.bincount(minlength=len(patches))  # (P,): how often each was tried
+        # (P,): how often each was tried. Not bincount, for which a GPU is waited for.
+        times = torch.zeros(len(patches), dtype=torch.long, device=places.device)
+        times = times.index_add(0, places, torch.ones_like(places))
         self._move(gradient, times > 0)
         self._remember(gain.detach(), places, times)
 
