@@ -44,6 +44,8 @@ def shown_to_screens(
     replies: Sequence[Message],
     weighted_by_key: str,
     part: Part,
+    *,
+    began_trained: bool,
 ) -> ScreenedRound:
     """Return what screens are shown of a round's checked replies: networks that are whole."""
     return ScreenedRound(
@@ -57,6 +59,7 @@ def shown_to_screens(
             )
             for reply in replies
         ],
+        began_trained=began_trained,
     )
 
 
@@ -95,6 +98,8 @@ class ReplyScreens:
     """Metric by which replies are weighed."""
     seed: int
     device: torch.device
+    began_trained: bool
+    """The run begins with a model that was trained before."""
 
     def judge(
         self,
@@ -115,7 +120,14 @@ class ReplyScreens:
             return None
         screened = apply_screens(
             self.screens,
-            shown_to_screens(server_round, sent, replies, self.weighted_by_key, self.part),
+            shown_to_screens(
+                server_round,
+                sent,
+                replies,
+                self.weighted_by_key,
+                self.part,
+                began_trained=self.began_trained,
+            ),
             self.spec,
             seed=self.seed,
             device=self.device,

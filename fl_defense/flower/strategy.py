@@ -176,6 +176,7 @@ class SanitizingStrategy(ResumableStrategy):
             weighted_by_key=self.weighted_by_key,
             seed=seed,
             device=self.device,
+            began_trained=schedule.initial,
         )
         self._aggregation = Aggregation(
             strategy,

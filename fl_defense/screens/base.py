@@ -51,6 +51,9 @@ class ScreenedRound:
     """The state dict that the clients were sent, on the CPU."""
     replies: Sequence[Reply]
     """Replies that passed the reply check and every screen before this one; at least one."""
+    began_trained: bool = False
+    """Whether the run began with a model that was trained before, so that the first round is like
+    any other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ class Attribution(Screen):
     """Where images come from."""
     first_round: int = 2
     """First round that is screened: what an untrained model was sent for, all of it was learned in
-    the round."""
+    the round. Where a run begins with a trained model (`Schedule.initial`), all rounds are."""
     num_scenes: int = 320
     """Scenes that patterns are searched on."""
     num_judges: int = 64
@@ -150,7 +150,7 @@ class Attribution(Screen):
             ValueError: if the state is damaged or was written with other settings.
         """
         known = self._read(state, shown.sent, spec)
-        if shown.number < self.first_round:
+        if shown.number < self.first_round and not shown.began_trained:
             return Screening(
                 verdicts=tuple(Verdict() for _ in shown.replies),
                 state=state,

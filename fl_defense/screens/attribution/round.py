@@ -307,7 +307,7 @@ class JudgedRound:
                 self._shown.number,
                 self._shown.sent,
                 settings.rewind.most_kept,
-                settings.first_round,
+                1 if self._shown.began_trained else settings.first_round,
             )
         history = judgement.history_after()
         memory = self._memory.with_patterns(

@@ -502,6 +502,22 @@ def test_where_a_screen_asks_for_repairs_no_other_round_is_repaired(lab: Lab) ->
         assert [record.sanitized for record in lab.records[1:]] == repaired
 
 
+@pytest.mark.parametrize("initial", [True, False])
+def test_screens_are_told_of_a_run_that_begins_with_a_trained_model(
+    lab: Lab, initial: bool
+) -> None:
+    told: list[bool] = []
+
+    class Told(Screen):
+        def screen(self, shown: Any, spec: Any, *, device: Any, state: Any = None) -> Screening:
+            told.append(shown.began_trained)
+            return Screening(verdicts=tuple(Verdict() for _ in shown.replies))
+
+    lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=2, min_agreement=0,
+            screens=[Told()], schedule=Schedule(initial=initial))  # fmt: skip
+    assert told == [initial, initial]
+
+
 def test_clients_train_on_the_aggregate_and_the_repaired_model_is_released(lab: Lab) -> None:
     final = lab.run(FedAvg().build(8, 8), Halve(), [stays] * 8, rounds=3, min_agreement=0,
                     broadcast="aggregate")  # fmt: skip

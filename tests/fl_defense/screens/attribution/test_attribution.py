@@ -160,6 +160,12 @@ def test_what_attackers_teach_and_others_forget_is_found_between_the_sides() -> 
     assert left_out(screen(round_, replace(QUICK, least_ratio=1e9))) == []
 
 
+def test_a_run_that_begins_with_a_trained_model_is_screened_from_its_first_round() -> None:
+    first = shown(ATTACKED, number=1)
+    assert left_out(screen(first)) == []
+    assert left_out(screen(replace(first, began_trained=True))) == [3, 6]
+
+
 def test_what_is_left_may_still_be_suspicious() -> None:
     # Most replies have it, so that nobody stands out.
     screening = screen(shown([planted(place) for place in range(8)]))
