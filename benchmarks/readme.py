@@ -32,6 +32,15 @@ LEFT_TO_RESULTS = (
     "quickstart, never back",
     "noniid, small, undefended",
     "noniid, small, undefended, nobody attacks",
+    "quickstart, undefended, nobody attacks",
+    "badnets, small, boost 1",
+    "badnets, small, 4 of 10",
+    "8x8, small",
+    "blended, small, no sides",
+    "sinusoid 5.5, small, no sides",
+    "badnets, small, fedgame",
+    "badnets, small, filterfl",
+    "group norm, small",
 )
 """Rows of the loop that stand in docs/results.md alone."""
 
