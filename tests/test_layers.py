@@ -227,7 +227,7 @@ def names_of(requirements: Iterable[str]) -> set[str]:
     ("folders", "extras"),
     [
         (("fl_defense", "simulations"), ("simulation", "report", "tensorboard", "mlflow")),
-        (("benchmarks", "deploy", "tests"), ("dev", "simulation")),
+        (("benchmarks", "deploy", "tests"), ("dev", "simulation", "tensorboard")),
     ],
 )
 def test_what_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:

@@ -109,7 +109,10 @@ def test_the_repository_has_one_address() -> None:
         path for pattern in ("*.md", "*.toml", "*.yml", "*.cff") for path in ROOT.glob(pattern)
     ]
     folders = ("docs", "examples", "simulations", "fl_defense", "configs", "deploy", "benchmarks")
-    files += [path for folder in folders for path in (ROOT / folder).rglob("*.[mpyj][dymi]*")]
+    kinds = {".md", ".py", ".yaml", ".yml", ".json", ".toml"}
+    files += [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds
+    ]
     found = [
         address
         for path in files
