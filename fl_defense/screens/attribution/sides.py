@@ -16,6 +16,10 @@ from torch import Tensor
 
 FEWEST = 3
 """Replies that have two sides of which one is smaller."""
+WEIGHTS_AT_ONCE = 2**18
+"""Weights of each reply that are compared at a time; bounds the memory."""
+SMALLEST_SHARE = 1e-9
+"""Variance along the first component, over the sum of squares, below which replies are the same."""
 
 
 def smaller_side(
@@ -48,19 +52,32 @@ def smaller_side(
         return None
     products = torch.zeros(len(replies), len(replies), dtype=torch.float64)
     for name in names:
-        rows = torch.stack([(arrays[name] - sent[name]).flatten() for arrays in replies])
-        rows = rows.double()
-        rows -= rows.mean(0)
-        products += (rows @ rows.T).cpu()
-    scale = float(products.diagonal().sum())
-    if not 0 < scale < float("inf"):
+        rows, start = [arrays[name].flatten() for arrays in replies], sent[name].flatten()
+        for first in range(0, len(start), WEIGHTS_AT_ONCE):
+            some = slice(first, first + WEIGHTS_AT_ONCE)
+            updates = torch.stack([row[some] - start[some] for row in rows]).double()
+            products += (updates @ updates.T).cpu()
+    if not bool(products.isfinite().all()):
         return None
-    variances, components = torch.linalg.eigh(products / scale)
-    if variances[-1] < least_ratio * variances[-2]:
+    component, ratio = _first_component(products)
+    if ratio < least_ratio:
         return None
-    component = components[:, -1]
     above = [index for index, value in enumerate(component.tolist()) if value > 0]
     below = [index for index, value in enumerate(component.tolist()) if value <= 0]
     if len(above) != len(below):
         return min(above, below, key=len)
     return max(above, below, key=lambda side: float(component[side].square().sum()))
+
+
+def _first_component(products: Tensor) -> tuple[Tensor, float]:
+    """Return the first principal component's coordinates, and its variance over the second's.
+
+    Args:
+        products: inner products of the rows, not centered, (N, N).
+    """
+    num = len(products)
+    centering = torch.eye(num, dtype=products.dtype) - 1 / num
+    variances, components = torch.linalg.eigh(centering @ products @ centering)
+    if variances[-1] <= SMALLEST_SHARE * products.diagonal().sum():
+        return components[:, -1], 0.0
+    return components[:, -1], float(variances[-1] / variances[-2].clamp_min(0))

@@ -42,7 +42,7 @@ def test_no_sides(rows: list[tuple[float, float]]) -> None:
 
 def test_what_is_not_named_is_not_compared() -> None:
     replies: list[dict[str, Tensor]] = [
-        {"weight": torch.tensor([[value, 0.0]]), "mean": torch.tensor([mean])}
+        {"weight": torch.tensor([[value, 0.1]]), "mean": torch.tensor([mean])}
         for value, mean in ((0.0, 90.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0))
     ]
     sent = {"weight": torch.zeros(1, 2), "mean": torch.zeros(1)}
