@@ -55,6 +55,10 @@ class ScreenedRound:
     """Whether the run began with a model that was trained before, so that the first round is like
     any other."""
 
+    def is_before(self, first_round: int) -> bool:
+        """Tell whether all was learned in this round: it is too early, and the run began afresh."""
+        return self.number < first_round and not self.began_trained
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:

@@ -111,7 +111,7 @@ class FilterFL(Screen):
     ) -> Screening:
         """Judge the replies of a round; the score is the largest mean probability of a class."""
         del state
-        if shown.number < self.first_round and not shown.began_trained:
+        if shown.is_before(self.first_round):
             return Screening.of_nobody(shown, not_screened="everything was learned in this round")
         networks = Networks(shown, spec, device)
         old, new = networks.sent(), networks.mean(shown.replies)

@@ -23,8 +23,6 @@ class Networks:
         self._shown, self._spec, self._device = shown, spec, device
         self._one = spec.build()
         self._reply = self._executed(self._one)
-        self.weights: Sequence[str] = [name for name, _ in self._one.named_parameters()]
-        """Names of what is trained, without buffers."""
 
     def sent(self) -> nn.Module:
         """Return the model sent out."""

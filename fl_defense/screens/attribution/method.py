@@ -150,7 +150,7 @@ class Attribution(Screen):
             ValueError: if the state is damaged or was written with other settings.
         """
         known = self._read(state, shown.sent, spec)
-        if shown.number < self.first_round and not shown.began_trained:
+        if shown.is_before(self.first_round):
             return Screening(
                 verdicts=tuple(Verdict() for _ in shown.replies),
                 state=state,

@@ -20,6 +20,7 @@ from fl_defense.screens.attribution.scores import Measure, spread_of
 from fl_defense.screens.attribution.sides import smaller_side
 from fl_defense.screens.base import EarlierModel, ScreenedRound, Screening
 from fl_defense.screens.networks import Networks
+from fl_defense.screens.updates import inner_products, names_of_weights
 from fl_defense.search.difference import Contrast
 from fl_defense.search.patterns import Pattern
 from fl_defense.surrogates.familiarity import draw_familiar
@@ -74,6 +75,7 @@ class JudgedRound:
         self._sent_answers = in_chunks(self._sent, self._searched)
         self._measure = Measure(self._sent, judges, spec.pixels)
         self._answers: list[Tensor] = []
+        self._products = inner_products(shown, names_of_weights(spec))
         self._judgement = Judgement(
             nodes=[reply.node for reply in shown.replies],
             rule=settings.rule,
@@ -212,17 +214,13 @@ class JudgedRound:
     def _between_sides(self, aggregate: nn.Module) -> Contrast | None:
         """Return what the smaller side of the replies does that the other one does not."""
         del aggregate
-        kept = [self._shown.replies[index] for index in self._judgement.kept]
-        side = smaller_side(
-            [reply.arrays for reply in kept],
-            self._shown.sent,
-            self._networks.weights,
-            self._settings.least_ratio,
-        )
+        kept = self._judgement.kept
+        side = smaller_side(self._products[kept][:, kept], self._settings.least_ratio)
         if side is None:
             return None
-        others = [reply for index, reply in enumerate(kept) if index not in side]
-        few = [kept[index] for index in side]
+        replies = [self._shown.replies[index] for index in kept]
+        others = [reply for index, reply in enumerate(replies) if index not in side]
+        few = [replies[index] for index in side]
         return Contrast(
             self._networks.mean(few),
             self._networks.mean(others),

@@ -9,33 +9,23 @@ Reference: that the first principal components of updates tell attackers from ot
 Tolpegin et al. (ESORICS 2020), who filter by them; here they only say between whom to search.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 FEWEST = 3
 """Replies that have two sides of which one is smaller."""
-WEIGHTS_AT_ONCE = 2**18
-"""Weights of each reply that are compared at a time; bounds the memory."""
 SMALLEST_SHARE = 1e-9
 """Variance along the first component, over the sum of squares, below which replies are the same."""
 
 
-def smaller_side(
-    replies: Sequence[Mapping[str, Tensor]],
-    sent: Mapping[str, Tensor],
-    names: Iterable[str],
-    least_ratio: float,
-) -> list[int] | None:
+def smaller_side(products: Tensor, least_ratio: float) -> list[int] | None:
     """Return the indices of the replies on the smaller side of their first principal component.
 
     Of two sides of one size, the one that lies further from the mean.
 
     Args:
-        replies: arrays of each.
-        sent: the model sent out; replies are finite and have its names and shapes.
-        names: what is compared, the weights; others may be of any type.
+        products: inner products of all pairs of updates, (replies, replies), as
+            `screens.updates.inner_products` returns them.
         least_ratio: variance along the first component over that along the second from which the
             replies have two sides.
 
@@ -43,21 +33,11 @@ def smaller_side(
         None, if there are fewer than three replies, or they differ in all directions alike.
 
     Example:
-        >>> sent = {"weight": torch.zeros(2)}
-        >>> replies = [{"weight": torch.tensor(row)} for row in ([1.0, 0], [1, 0.1], [9, 0])]
-        >>> smaller_side(replies, sent, ["weight"], least_ratio=2)
+        >>> updates = torch.tensor([[1.0, 0], [1, 0.1], [9, 0]], dtype=torch.float64)
+        >>> smaller_side(updates @ updates.T, least_ratio=2)
         [2]
     """
-    if len(replies) < FEWEST:
-        return None
-    products = torch.zeros(len(replies), len(replies), dtype=torch.float64)
-    for name in names:
-        rows, start = [arrays[name].flatten() for arrays in replies], sent[name].flatten()
-        for first in range(0, len(start), WEIGHTS_AT_ONCE):
-            some = slice(first, first + WEIGHTS_AT_ONCE)
-            updates = torch.stack([row[some] - start[some] for row in rows]).double()
-            products += (updates @ updates.T).cpu()
-    if not bool(products.isfinite().all()):
+    if len(products) < FEWEST or not bool(products.isfinite().all()):
         return None
     component, ratio = _first_component(products)
     if ratio < least_ratio:

@@ -5,13 +5,26 @@ import torch
 from torch import Tensor
 
 from fl_defense.screens.attribution.sides import smaller_side
+from fl_defense.screens.base import Reply, ScreenedRound
+from fl_defense.screens.updates import inner_products
 
 SENT = {"weight": torch.ones(1, 2), "count": torch.tensor(3)}
 
 
 def side_of(*rows: tuple[float, float], least_ratio: float = 2.0) -> list[int] | None:
     replies = [{"weight": torch.tensor([row]) + 1, "count": torch.tensor(9)} for row in rows]
-    return smaller_side(replies, SENT, ["weight"], least_ratio)
+    return side_among(replies, SENT, least_ratio)
+
+
+def side_among(
+    replies: list[dict[str, Tensor]], sent: dict[str, Tensor], least_ratio: float
+) -> list[int] | None:
+    shown = ScreenedRound(
+        number=2,
+        sent=sent,
+        replies=[Reply(node=1, arrays=arrays, num_examples=1.0) for arrays in replies],
+    )
+    return smaller_side(inner_products(shown, frozenset(["weight"])), least_ratio)
 
 
 def test_the_smaller_side_along_the_first_component() -> None:
@@ -46,4 +59,4 @@ def test_what_is_not_named_is_not_compared() -> None:
         for value, mean in ((0.0, 90.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0))
     ]
     sent = {"weight": torch.zeros(1, 2), "mean": torch.zeros(1)}
-    assert smaller_side(replies, sent, ["weight"], 2.0) == [2]
+    assert side_among(replies, sent, 2.0) == [2]
