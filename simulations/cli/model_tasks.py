@@ -173,10 +173,11 @@ class RepairRequest(ModelRequest):
         least = least_agreement(suspect) if self.min_agreement is None else self.min_agreement
         gate = DoNoHarmGate(spec, least, seed=seed, device=pick_device(device))
         deployed = result.deployed(spec)
-        judged = self._judge(spec, suspect, result.model, seed)
         agreement = gate.agreement(DeployedModel(suspect, spec.pixels), deployed)
         harm = gate.fault(deployed) or gate.refusal(agreement)
-        if harm is not None:
+        if harm is None:
+            judged = self._judge(spec, suspect, result.model, seed)
+        else:
             judged = {"verdict": "not repaired", "reason": f"it does harm: {harm}"}
         if out.suffix == PROGRAM_SUFFIX:
             export_deployed(out, deployed, self.input_shape)
