@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+import typer.testing
 from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from torch import Tensor, nn
 
 from fl_defense.model.spec import ModelSpec
+from fl_defense.rounds import gate
+from fl_defense.surrogates.scenes import scenes
 from simulations.attack.backdoor import Backdoor
 from simulations.attack.triggers.blended import Blended
 from simulations.engines.local_grid import set_task_identity
@@ -29,9 +34,21 @@ from tests.backdoored import Backdoored, trained_once
 Arrays = Mapping[str, Tensor]
 
 
+modules_spared = 0
+
+
 def pytest_collection_finish() -> None:
     """Spare what was imported: Flower collects garbage whenever it reads a model's arrays."""
+    global modules_spared
+    gc.collect()
     gc.freeze()
+    modules_spared = len(sys.modules)
+
+
+def pytest_runtest_teardown() -> None:
+    """Spare what a test was the first to import, too: scikit-learn alone is 200,000 objects."""
+    if len(sys.modules) > modules_spared:
+        pytest_collection_finish()
 
 
 def pytest_unconfigure() -> None:
@@ -50,6 +67,30 @@ def small_pictures() -> Iterator[None]:
     """Draw the curves of every run smaller: large ones take as long as the run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "DPI", 60)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def made_commands() -> Iterator[None]:
+    """Make the command line of its functions once, not at each call of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drawn_scenes() -> Iterator[None]:
+    """Draw the scenes of the do-no-harm gate once for each seed and shape; nobody changes them."""
+
+    @functools.cache
+    def drawn(num: int, shape: tuple[int, int, int], seed: int) -> Tensor:
+        return scenes(num, shape, generator=torch.Generator().manual_seed(seed))
+
+    def scenes_of(num: int, shape: tuple[int, int, int], *, generator: torch.Generator) -> Tensor:
+        return drawn(num, shape, generator.initial_seed())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "scenes", scenes_of)
         yield
 
 

@@ -289,7 +289,7 @@ def read_request(
         raise ConfigError([f"{model_file}: no such file; name a model file"])
     content = _scenario_beside(model_file, trust=trust)
     content |= {name: value for name, value in given.items() if value not in (None, {})}
-    known = kind.model_json_schema(by_alias=True)["properties"]
+    known = [str(field.alias) for field in kind.model_fields.values()]
     content = {name: value for name, value in content.items() if name in known}
     for setting in settings:
         apply_override(content, setting)

@@ -2,14 +2,13 @@ import copy
 import pickle
 from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from fl_defense.model.deployed import DeployedModel
-from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec
 from fl_defense.sanitizers import DeepSanitizer, apply_sanitizer
 from fl_defense.sanitizers.apply import check_sanitizer
@@ -192,11 +191,8 @@ def test_what_does_not_fit_the_model_is_refused(
 @pytest.mark.parametrize(
     ("settings", "accuracy_lost"),
     [
-        *(
-            (replace(DeepSanitizer.per_round(), precision=kind), 0.06)
-            for kind in get_args(Precision)
-        ),
-        (DeepSanitizer.quick(), 0.12),
+        (DeepSanitizer.per_round(), 0.06),
+        (replace(DeepSanitizer.quick(), precision="bfloat16"), 0.12),
     ],
 )
 def test_the_backdoor_falls_and_accuracy_stays(

@@ -198,7 +198,8 @@ def test_anybodys_network(tmp_path: Path) -> None:
     result = call(
         "repair", path, "--out", tmp_path / "clean.pth", "--defense", "clp",
         "--model", "torchvision.models:resnet18", "--input-shape", "3,32,32", "--classes", "7",
-        "--mean", "0.5,0.4,0.4", "--std", "0.2,0.2,0.2", "--set", "verify=null", "--json",
+        "--mean", "0.5,0.4,0.4", "--std", "0.2,0.2,0.2", "--set", "verify=null",
+        "--set", "min-agreement=0", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["details"]["num_channels"] == 4800
