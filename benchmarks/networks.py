@@ -30,7 +30,7 @@ from benchmarks.rows import provenance, read, write
 from benchmarks.victims import Farm, Setting, say
 from fl_defense.inspections import TriggerSearch
 from fl_defense.model.deployed import DeployedModel
-from fl_defense.rounds.gate import DoNoHarmGate, least_agreement
+from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.verdict import judge
 from fl_defense.sanitizers import DHBE, ContractError, DeepSanitizer, Sanitizer, apply_sanitizer
 
@@ -106,9 +106,7 @@ def measure(farm: Farm, setting: Setting, sanitizer: Sanitizer) -> dict[str, Any
         return row | {"refused": str(error), "seconds": perf_counter() - started}
     row["seconds"] = sanitized.seconds
     deployed = sanitized.deployed(victim.spec)
-    gate = DoNoHarmGate(
-        victim.spec, least_agreement(victim.model), seed=setting.seed, device=farm.device
-    )
+    gate = DoNoHarmGate(victim.spec, victim.model, seed=setting.seed, device=farm.device)
     agreement = gate.agreement(suspect, deployed)
     row |= {"after": victim.measure(deployed), "agreement": agreement}
     row["refused"] = gate.refusal(agreement)

@@ -30,7 +30,7 @@ from fl_defense.log import logger
 from fl_defense.model.batchnorm import non_negative_buffers
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec
-from fl_defense.rounds.gate import DoNoHarmGate, least_agreement
+from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.records import RoundOutcome, RoundRecord
 from fl_defense.rounds.repairer import OnFailure, Repairer, RepairState, check_defense
 from fl_defense.rounds.schedule import Schedule
@@ -153,8 +153,7 @@ class SanitizingStrategy(ResumableStrategy):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.observe = observe
         self.weighted_by_key = weight_key(strategy)
-        least = least_agreement(model) if min_agreement is None else min_agreement
-        gate = DoNoHarmGate(spec, least, seed=seed, device=self.device)
+        gate = DoNoHarmGate(spec, model, min_agreement, seed=seed, device=self.device)
         self._broadcasting = Broadcasting(
             broadcast,
             screens=len(self.screens) > 0,

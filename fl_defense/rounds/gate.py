@@ -24,13 +24,8 @@ to it, and repairs that agreed on 0.6 to 0.73 of them cost a clean one 0.04 to 0
 (docs/results.md, networks)."""
 
 
-def least_agreement(model: nn.Module) -> float:
-    """Return the agreement from which a repair of such a network is accepted by default.
-
-    Example:
-        >>> least_agreement(nn.Linear(2, 2)), least_agreement(nn.BatchNorm2d(2))
-        (0.8, 0.5)
-    """
+def _least_agreement(model: nn.Module) -> float:
+    """Return the agreement from which a repair of such a network is accepted by default."""
     return LEAST if keeps_statistics(model) else LEAST_WITHOUT_STATISTICS
 
 
@@ -39,19 +34,34 @@ class DoNoHarmGate:
 
     Args:
         spec: structure of the model.
-        min_agreement: least agreement, in [0, 1], at which a repair is accepted.
+        model: a network of that structure, of whatever weights.
+        min_agreement: least agreement, in [0, 1], at which a repair is accepted. None: 0.5, or 0.8
+            for a network that keeps no BatchNorm statistics.
         seed: of the scenes.
         device: where the models are.
 
     Raises:
         ValueError: if `min_agreement` is outside [0, 1].
+
+    Example:
+        >>> from fl_defense.testing import small_spec
+        >>> spec = small_spec()
+        >>> DoNoHarmGate(spec, spec.build(), seed=0, device=torch.device("cpu")).min_agreement
+        0.5
     """
 
     def __init__(
-        self, spec: ModelSpec, min_agreement: float, *, seed: int, device: torch.device
+        self,
+        spec: ModelSpec,
+        model: nn.Module,
+        min_agreement: float | None = None,
+        *,
+        seed: int,
+        device: torch.device,
     ) -> None:
-        require(0 <= min_agreement <= 1, "min_agreement", "in [0, 1]", min_agreement)
-        self.min_agreement = min_agreement
+        least = _least_agreement(model) if min_agreement is None else min_agreement
+        require(0 <= least <= 1, "min_agreement", "in [0, 1]", least)
+        self.min_agreement = least
         generator = torch.Generator().manual_seed(seed)
         self._images = scenes(NUM_IMAGES, spec.input_shape, generator=generator).to(device)
 

@@ -1,6 +1,6 @@
 """A3FL: the trigger's pixels are learned, against a model that tries to unlearn them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from fl_defense.validation import require_at_least, require_positive, require_share
 from simulations.attack.backdoor import Backdoor
-from simulations.attack.badnets import BadNets
 from simulations.attack.context import AttackContext
+from simulations.attack.learned_trigger import LearnedTrigger
+from simulations.attack.triggers.base import Trigger
 from simulations.attack.triggers.painted import Painted
 from simulations.attack.triggers.patch import Patch
 
@@ -20,7 +21,7 @@ TRIGGER, OPPONENT = 5, 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class A3FL(BadNets):
+class A3FL(LearnedTrigger):
     """Attackers learn the pixels of the trigger before they plant it (Zhang et al., NeurIPS 2023).
 
     The pixels are moved so that the received model, and an opponent that was trained to give
@@ -31,7 +32,8 @@ class A3FL(BadNets):
     attacker for it after each attacked round.
     """
 
-    learns_trigger: ClassVar[bool] = True
+    begins_with: ClassVar[type[Trigger]] = Patch
+    what_is_learned: ClassVar[str] = "the pixels of a patch"
     trigger_steps: int = 100
     """Steps of the pixels in each attacked round."""
     trigger_step_size: float = 0.02
@@ -59,33 +61,15 @@ class A3FL(BadNets):
         require_positive(self, "trigger_step_size", "opponent_rate", "pixel_change")
         require_share(self, "pixel_change")
 
-    def misfits(self, backdoors: Sequence[Backdoor]) -> Iterator[str]:
-        """Yield a line for each trigger that is no patch."""
-        for backdoor in backdoors:
-            if not isinstance(backdoor.trigger, Patch):
-                name = type(backdoor.trigger).__name__.lower()
-                yield f"learns the pixels of a patch, got {name}; choose the trigger patch"
+    def learn(self, index: int, backdoor: Backdoor, context: AttackContext) -> None:
+        """Move the pixels for another round."""
+        context.memory[_key(index)] = self._learn(index, backdoor, context)
 
-    def measured(
-        self, backdoors: Sequence[Backdoor], memory: Mapping[str, Tensor]
-    ) -> tuple[Backdoor, ...]:
-        """Return the backdoors with the pixels that an attacker has learned, if it has."""
-        return tuple(
-            _painted(backdoor, memory[_key(index)]) if _key(index) in memory else backdoor
-            for index, backdoor in enumerate(backdoors)
-        )
-
-    def planted(self, context: AttackContext) -> Sequence[Backdoor]:
-        """Return the backdoors with the pixels learned."""
-        return self.measured(context.backdoors, context.memory)
-
-    def poison(
-        self, images: Tensor, labels: Tensor, context: AttackContext
-    ) -> tuple[Tensor, Tensor]:
-        """Learn the triggers, then stamp and relabel with them."""
-        for index, backdoor in enumerate(context.backdoors):
-            context.memory[_key(index)] = self._learn(index, backdoor, context)
-        return super().poison(images, labels, context)
+    def learned(
+        self, index: int, backdoor: Backdoor, memory: Mapping[str, Tensor]
+    ) -> Backdoor | None:
+        """Return the backdoor with the remembered pixels."""
+        return _painted(backdoor, memory[_key(index)]) if _key(index) in memory else None
 
     def opponent(
         self, images: Tensor, labels: Tensor, wanted: Tensor, step: int, context: AttackContext

@@ -1,6 +1,6 @@
 """IBA: a small network learns noise for each image that makes the model say the target."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,8 +11,9 @@ from torch.nn.utils import parameters_to_vector
 
 from fl_defense.validation import require_at_least, require_positive
 from simulations.attack.backdoor import Backdoor
-from simulations.attack.badnets import BadNets
 from simulations.attack.context import AttackContext
+from simulations.attack.learned_trigger import LearnedTrigger
+from simulations.attack.triggers.base import Trigger
 from simulations.attack.triggers.generated import Generated, add_noise
 from simulations.attack.triggers.trained_generator import TrainedGenerator
 
@@ -21,7 +22,7 @@ GENERATOR = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class IBA(BadNets):
+class IBA(LearnedTrigger):
     """Attackers learn a generator of triggers and plant its noise (Nguyen et al., NeurIPS 2023).
 
     In each attacked round the generator is trained first, so that the received model says the
@@ -31,7 +32,8 @@ class IBA(BadNets):
     is the noise of the last attacked round: the server asks an attacker for the generator.
     """
 
-    learns_trigger: ClassVar[bool] = True
+    begins_with: ClassVar[type[Trigger]] = Generated
+    what_is_learned: ClassVar[str] = "a generator of triggers"
     generator_epochs: int = 10
     """Passes over the attackers' images in each attacked round."""
     generator_rate: float = 0.001
@@ -48,35 +50,24 @@ class IBA(BadNets):
         require_at_least(self, generator_epochs=1, generator_batch=1, epsilon_fade=0)
         require_positive(self, "generator_rate", "least_epsilon")
 
-    def misfits(self, backdoors: Sequence[Backdoor]) -> Iterator[str]:
-        """Yield a line for each trigger that no network makes."""
-        for backdoor in backdoors:
-            if not isinstance(backdoor.trigger, Generated):
-                name = type(backdoor.trigger).__name__.lower()
-                yield f"learns a generator of triggers, got {name}; choose the trigger generated"
+    def learn(self, index: int, backdoor: Backdoor, context: AttackContext) -> None:
+        """Train the generator for another round."""
+        rounds = context.memory.get(_rounds(index), torch.tensor(0)) + 1
+        context.memory[_rounds(index)] = rounds
+        context.memory[_weights(index)] = self._learn(index, backdoor, context)
 
-    def measured(
-        self, backdoors: Sequence[Backdoor], memory: Mapping[str, Tensor]
-    ) -> tuple[Backdoor, ...]:
-        """Return the backdoors with the generators that an attacker has learned, if it has."""
-        return tuple(
-            self._trained(index, backdoor, memory) if _weights(index) in memory else backdoor
-            for index, backdoor in enumerate(backdoors)
-        )
-
-    def planted(self, context: AttackContext) -> Sequence[Backdoor]:
-        """Return the backdoors with the generators learned."""
-        return self.measured(context.backdoors, context.memory)
-
-    def poison(
-        self, images: Tensor, labels: Tensor, context: AttackContext
-    ) -> tuple[Tensor, Tensor]:
-        """Learn the generators, then stamp and relabel with them."""
-        for index, backdoor in enumerate(context.backdoors):
-            rounds = context.memory.get(_rounds(index), torch.tensor(0)) + 1
-            context.memory[_rounds(index)] = rounds
-            context.memory[_weights(index)] = self._learn(index, backdoor, context)
-        return super().poison(images, labels, context)
+    def learned(
+        self, index: int, backdoor: Backdoor, memory: Mapping[str, Tensor]
+    ) -> Backdoor | None:
+        """Return the backdoor with the remembered generator."""
+        if _weights(index) not in memory:
+            return None
+        generated = backdoor.trigger
+        assert isinstance(generated, Generated)
+        epsilon = self.epsilon(generated.epsilon, int(memory[_rounds(index)]))
+        weights = memory[_weights(index)]
+        trigger = TrainedGenerator(generated=generated, weights=weights, epsilon=epsilon)
+        return replace(backdoor, trigger=trigger)
 
     def epsilon(self, start: float, attacked_rounds: int) -> float:
         """Return the bound of the noise in the so manieth attacked round, counted from 1."""
@@ -93,12 +84,10 @@ class IBA(BadNets):
         images, wanted = images[moved].to(context.device), wanted[moved].to(context.device)
         epsilon = self.epsilon(backdoor.trigger.epsilon, int(context.memory[_rounds(index)]))
         channels = context.spec.input_shape[0]
-        if _weights(index) in context.memory:
-            known = self._trained(index, backdoor, context.memory).trigger
-            assert isinstance(known, TrainedGenerator)
-            network = known.network(channels).to(context.device)
-        else:
-            network = backdoor.trigger.network(channels).to(context.device)
+        known = self.learned(index, backdoor, context.memory)
+        trigger = backdoor.trigger if known is None else known.trigger
+        assert isinstance(trigger, Generated | TrainedGenerator)
+        network = trigger.network(channels).to(context.device)
         model = context.received_model().eval().requires_grad_(False)
         optimizer = torch.optim.Adam(network.parameters(), lr=self.generator_rate)
         draws = context.shared_generator(context.server_round, GENERATOR, index)
@@ -110,15 +99,6 @@ class IBA(BadNets):
                 functional.cross_entropy(answers, wanted[some]).backward()
                 optimizer.step()
         return parameters_to_vector(network.parameters()).detach().cpu()
-
-    def _trained(self, index: int, backdoor: Backdoor, memory: Mapping[str, Tensor]) -> Backdoor:
-        """Return the backdoor with the remembered generator."""
-        generated = backdoor.trigger
-        assert isinstance(generated, Generated)
-        epsilon = self.epsilon(generated.epsilon, int(memory[_rounds(index)]))
-        weights = memory[_weights(index)]
-        trigger = TrainedGenerator(generated=generated, weights=weights, epsilon=epsilon)
-        return replace(backdoor, trigger=trigger)
 
 
 def _weights(index: int) -> str:

@@ -21,7 +21,7 @@ from fl_defense.model.files import (
     write_weights,
 )
 from fl_defense.model.spec import ModelSpec, Pixels
-from fl_defense.rounds.gate import DoNoHarmGate, least_agreement
+from fl_defense.rounds.gate import DoNoHarmGate
 from fl_defense.rounds.repairer import VERIFYING
 from fl_defense.rounds.verdict import describe, exceeds, fitting, judge
 from fl_defense.sanitizers import (
@@ -170,8 +170,8 @@ class RepairRequest(ModelRequest):
             raise _cannot_hold_purifier(out)
         suspect, spec = self.read(model_file, device)
         result, notes = _sanitize(self.defense, suspect, spec, seed)
-        least = least_agreement(suspect) if self.min_agreement is None else self.min_agreement
-        gate = DoNoHarmGate(spec, least, seed=seed, device=pick_device(device))
+        place = pick_device(device)
+        gate = DoNoHarmGate(spec, suspect, self.min_agreement, seed=seed, device=place)
         deployed = result.deployed(spec)
         agreement = gate.agreement(DeployedModel(suspect, spec.pixels), deployed)
         harm = gate.fault(deployed) or gate.refusal(agreement)

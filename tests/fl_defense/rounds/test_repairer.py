@@ -39,7 +39,7 @@ def drawn(model: nn.Module, spec: ModelSpec, rounds: list[int], seed: int) -> li
     sanitizer, device = Drawing(), torch.device("cpu")
     repairer = Repairer(
         sanitizer=sanitizer, spec=spec, schedule=Schedule(), inspection=TriggerSearch(), verify=None,
-        gate=DoNoHarmGate(spec, 0.5, seed=0, device=device), on_failure="raise", seed=seed,
+        gate=DoNoHarmGate(spec, model, 0.5, seed=0, device=device), on_failure="raise", seed=seed,
         device=device,
     )  # fmt: skip
     for server_round in rounds:
@@ -80,7 +80,7 @@ def repaired(
     settings: dict[str, Any] = {
         "sanitizer": Scaling(factor=factor), "spec": spec, "schedule": Schedule(),
         "inspection": TriggerSearch(), "verify": Weighing(bar=sum_of(model) / 2),
-        "gate": DoNoHarmGate(spec, least, seed=0, device=device), "on_failure": "keep",
+        "gate": DoNoHarmGate(spec, model, least, seed=0, device=device), "on_failure": "keep",
         "seed": 0, "device": device,
     }  # fmt: skip
     repairer = Repairer(**settings | fields)
