@@ -37,43 +37,43 @@ GENTLE = ["attack.epochs=3", "attack.learning-rate=0.01"]
 """How those train who replace the model: longer than honest clients, and more gently."""
 ATTACKS: dict[str, list[str]] = {
     "badnets, sent three times": ["attack.name=badnets", *FEW, "attack.boost=3"],
-    "dba": ["attack.name=dba", *MANY, *BARS, "attack.boost=2"],
-    "fcba": ["attack.name=fcba", *MANY, *BARS, "attack.boost=2"],
+    "dba": ["attack={name: dba}", *MANY, *BARS, "attack.boost=2"],
+    "fcba": ["attack={name: fcba}", *MANY, *BARS, "attack.boost=2"],
     "model replacement, once": [
-        "attack.name=model-replacement",
+        "attack={name: model-replacement}",
         "attack.malicious=0.1",
         "attack.attack-rounds=[8]",
         *GENTLE,
     ],
     "dba, one shot each": [
-        "attack.name=dba-single-shot",
+        "attack={name: dba-single-shot}",
         "attack.malicious=0.4",
         "attack.attackers-per-round=1",
         "attack.attack-rounds=[6, 7, 8, 9]",
         *GENTLE,
         *BARS,
     ],
-    "pgd": ["attack.name=pgd", *MANY],
-    "pgd, slow": ["attack.name=pgd", *MANY, "attack.norm-share=0.3"],
-    "neurotoxin": ["attack.name=neurotoxin", *FEW, "attack.boost=3"],
-    "layer poisoning": ["attack.name=layer-poisoning", *MANY],
-    "a3fl": ["attack.name=a3fl", *FEW, "attack.boost=2"],
-    "iba": ["attack.name=iba", *FEW, "attack.boost=2", "backdoor.trigger.name=generated"],
-    "clean label": ["attack.name=clean-label", *MANY, "backdoor.trigger.name=sinusoid"],
+    "pgd": ["attack={name: pgd}", *MANY],
+    "pgd, slow": ["attack={name: pgd}", *MANY, "attack.norm-share=0.3"],
+    "neurotoxin": ["attack={name: neurotoxin}", *FEW, "attack.boost=3"],
+    "layer poisoning": ["attack={name: layer-poisoning}", *MANY],
+    "a3fl": ["attack={name: a3fl}", *FEW, "attack.boost=2"],
+    "iba": ["attack={name: iba}", *FEW, "attack.boost=2", "backdoor.trigger.name=generated"],
+    "clean label": ["attack={name: clean-label}", *MANY, "backdoor.trigger.name=sinusoid"],
     "input-dependent": [
         "attack.name=badnets",
         *FEW,
         "attack.boost=3",
         "backdoor.trigger.name=dynamic",
     ],
-    "scene-aware": ["attack.name=scene-aware", *FEW, "attack.boost=3"],
-    "framing": ["attack.name=framing", *FEW, "attack.boost=3"],
+    "scene-aware": ["attack={name: scene-aware}", *FEW, "attack.boost=3"],
+    "framing": ["attack={name: framing}", *FEW, "attack.boost=3"],
     "in turn": ["attack.name=badnets", *MANY, "attack.boost=3", "attack.attackers-per-round=1"],
     "majority": ["attack.name=badnets", "attack.malicious=0.6", "attack.first-round=4"],
-    "sign flip": ["attack.name=sign-flip", *MANY],
-    "alie": ["attack.name=alie", *MANY],
+    "sign flip": ["attack={name: sign-flip}", *MANY],
+    "alie": ["attack={name: alie}", *MANY],
 }
-"""Settings of each attack, over the base's."""
+"""Settings of each attack: over the base's where it is the same attack, else over defaults."""
 AT_LAST = "repair.schedule={first-round: 10}"
 """Repairs change no later round if clients are sent the aggregate: those that count are enough."""
 VARIANTS: dict[str, list[str]] = {

@@ -207,7 +207,7 @@ def reads_scenario(content: Any) -> None:
 def overrides(text: str) -> None:
     content: dict[str, Any] = {"name": "x", "model": {"name": "small-cnn"}, "defense": [{"a": 1}]}
     try:
-        apply_override(content, text)
+        apply_override(content, text, Scenario)
     except ConfigError:
         return
     reads_scenario(content)

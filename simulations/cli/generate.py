@@ -145,7 +145,9 @@ def scenario_page() -> str:
         "# Keys of a scenario",
         "Made by `make generated` from the code; `fl-defense list` prints the same. "
         "[Your own parts](../contribute/add-a-defense.md) are named by their path.",
-        "Keys are dotted as `--set` takes them.",
+        "Keys are dotted as `--set` takes them. Another `name` of a part keeps what both parts "
+        "have from a common base: `--set attack.name=dba` keeps who is malicious and when. "
+        "Other fields are dropped; one line names them.",
         rows_table(scenario_rows()).rstrip(),
     ]
     for kind, part in TABLES.items():

@@ -292,7 +292,7 @@ def read_request(
     known = [str(field.alias) for field in kind.model_fields.values()]
     content = {name: value for name, value in content.items() if name in known}
     for setting in settings:
-        apply_override(content, setting)
+        apply_override(content, setting, kind)
     try:
         return read_model(kind, content)
     except ConfigError as error:

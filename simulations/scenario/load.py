@@ -1,11 +1,12 @@
 """Reads a scenario from YAML, and says every fault at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from fl_defense.log import logger
 from simulations import shipped
 from simulations.scenario.errors import ConfigError, faults_of, nearest
 from simulations.scenario.overrides import apply_override
@@ -48,16 +49,21 @@ def _find(given: str, by_name: Mapping[str, Path], kind: str) -> Path:
 
 
 def load_scenario(
-    path: Path, overrides: Iterable[str] = (), *, trust_imports: bool = True
+    path: Path,
+    overrides: Iterable[str] = (),
+    *,
+    trust_imports: bool = True,
+    tell: Callable[[str], object] = logger.warning,
 ) -> Scenario:
     """Read a scenario from YAML and apply `--set` overrides.
 
     Args:
         path: the file.
-        overrides: "dotted.field=value"; the value is YAML. Giving another `name` to a part drops
-            the fields of the one it replaces.
+        overrides: "dotted.field=value"; the value is YAML. Another `name` of a part keeps the
+            fields that both parts have from a common base, and drops the others.
         trust_imports: whether parts may be anybody's, `name: package.module:Class`: importing them
             runs their code. False for a file that the user has not named.
+        tell: is given a line for each override that drops fields.
 
     Raises:
         ConfigError: with all faults of the file.
@@ -75,7 +81,7 @@ def load_scenario(
     if not isinstance(content, dict):
         raise ConfigError([f"{path}: must be a mapping, got {type(content).__name__}"])
     for override in overrides:
-        apply_override(content, override)
+        apply_override(content, override, Scenario, trust_imports=trust_imports, tell=tell)
     try:
         return read_model(Scenario, content, trust_imports=trust_imports)
     except ConfigError as error:

@@ -6,10 +6,11 @@ needs; a class from elsewhere needs nothing but to keep the protocol.
 """
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 from simulations.scenario.errors import Fault, FaultsError, nearest
-from simulations.scenario.fields import first_sentence
+from simulations.scenario.fields import REQUIRED, Setting, first_sentence, kebab
 from simulations.scenario.imports import import_object, misfit, place_of
 from simulations.scenario.parts import Nested, Part, Reader, made
 
@@ -111,6 +112,53 @@ class NamedPart(Reader):
             choices.append({"anyOf": [*names, {"type": "string", "pattern": "^[^:]+:[^:]+$"}]})
         return {"title": self.protocol.__name__, "oneOf": choices}
 
+    def class_of(self, name: Any, *, trust_imports: bool) -> type | None:
+        """Return the dataclass that a name stands for, or None; what is wrong is said by `read`."""
+        if not isinstance(name, str):
+            return None
+        if ":" not in name or not trust_imports:
+            return self.table.get(name)
+        try:
+            found = import_object(name)
+        except ValueError:
+            return None
+        return found if isinstance(found, type) and is_dataclass(found) else None
+
+    def kept_by(
+        self, name: Any, given: Mapping[str, Any], *, trust_imports: bool
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Tell what stays of an entry's fields when another takes its place.
+
+        A field stays if both classes have it from the same base, for then it means the same. Fields
+        that happen to have the same name do not: a learning rate of one defense is none of another.
+
+        Args:
+            name: of the entry that comes.
+            given: the name and the fields of the one that goes.
+            trust_imports: as of `read`.
+
+        Returns:
+            The fields that stay, and the keys of those that do not and were not at their defaults;
+            none of the latter if the new entry has no settings at all, as `none`.
+        """
+        old = self.class_of(given.get("name"), trust_imports=trust_imports)
+        new = self.class_of(name, trust_imports=trust_imports)
+        fields = {kebab(str(key)): value for key, value in given.items() if key != "name"}
+        if old is None or new is None:
+            return {}, list(fields) if given.get("name") else []
+        kept = {
+            key: value
+            for key, value in fields.items()
+            if (home := _home(old, key)) is not None and home is _home(new, key)
+        }
+        settings = self.part_of(old).settings
+        lost = [
+            key
+            for key, value in fields.items()
+            if key not in kept and not (key in settings and _is_default(settings[key], value))
+        ]
+        return kept, lost if self.part_of(new).settings else []
+
     def part_of(self, cls: type) -> Part:
         """Return what reads the fields of a class."""
         return self._parts.setdefault(cls, Part(cls, self.nested))
@@ -155,3 +203,16 @@ class NamedPart(Reader):
             others=("name", "preset"),
             base=presets[preset],
         )
+
+
+def _home(cls: type, key: str) -> type | None:
+    """Return the base that brings a field, or None if there is no such field."""
+    for base in reversed(cls.__mro__):
+        if key in map(kebab, vars(base).get("__annotations__", ())):
+            return base
+    return None
+
+
+def _is_default(field: tuple[Setting, Reader], value: Any) -> bool:
+    setting, reader = field
+    return setting.default is not REQUIRED and bool(reader.write(setting.default) == value)

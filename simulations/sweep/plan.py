@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field
 
+from fl_defense.log import logger
 from simulations.scenario import ConfigError
 from simulations.scenario.load import find_scenario, load_scenario, read_model
 from simulations.scenario.parts import CONFIG
@@ -70,12 +71,18 @@ def read_plan(path: Path) -> list[PlannedRun]:
     base = beside if beside.is_file() else find_scenario(plan.scenario)
     runs: dict[str, PlannedRun] = {}
     faults: dict[str, None] = {}
+    told: dict[str, None] = {}
     for values in product(*plan.grid.values()):
         chosen = dict(zip(plan.grid, values, strict=True))
         fields = {"engine.name": "in-process", **plan.settings, **chosen}
         try:
             scenario = load_scenario(
-                base, [f"{field}={_spelled(value)}" for field, value in fields.items()]
+                base,
+                [
+                    f"{field}={_spelled(fields[field])}"
+                    for field in sorted(fields, key=_names_first)
+                ],
+                tell=lambda line: told.setdefault(line),
             )
         except ConfigError as error:
             faults |= dict.fromkeys(error.faults)
@@ -86,7 +93,15 @@ def read_plan(path: Path) -> list[PlannedRun]:
         runs[run.key] = run
     if faults:
         raise ConfigError(list(faults))
+    for line in told:
+        logger.warning(line)
     return list(runs.values())
+
+
+def _names_first(field: str) -> tuple[bool, int]:
+    """Sort names before what is set in the parts that they choose, outer ones first."""
+    is_name = field.endswith(".name")
+    return not is_name, field.count(".") if is_name else 0
 
 
 def _read(path: Path) -> Plan:
