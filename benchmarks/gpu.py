@@ -26,7 +26,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import RESULTS
-from benchmarks.on_device import FULL, SECTIONS, SMALL, Bench, Row, one_line
+from benchmarks.device_bench import FULL, SMALL, Bench, Row, one_line
+from benchmarks.on_device import SECTIONS
 from benchmarks.rows import ROOT, provenance, write
 from fl_defense.sanitizers import NoEffectWarning
 

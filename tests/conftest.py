@@ -33,22 +33,31 @@ from tests.backdoored import Backdoored, trained_once
 
 Arrays = Mapping[str, Tensor]
 
+# The tests import hundreds of thousands of objects, none of which is garbage.
+gc.disable()
+
 
 modules_spared = 0
 
 
-def pytest_collection_finish() -> None:
-    """Spare what was imported: Flower collects garbage whenever it reads a model's arrays."""
+def spare_imports() -> None:
+    """Let no collection look at what was imported: Flower collects whenever it reads arrays."""
     global modules_spared
     gc.collect()
     gc.freeze()
     modules_spared = len(sys.modules)
 
 
+def pytest_collection_finish() -> None:
+    """Begin to collect garbage."""
+    spare_imports()
+    gc.enable()
+
+
 def pytest_runtest_teardown() -> None:
     """Spare what a test was the first to import, too: scikit-learn alone is 200,000 objects."""
     if len(sys.modules) > modules_spared:
-        pytest_collection_finish()
+        spare_imports()
 
 
 def pytest_unconfigure() -> None:

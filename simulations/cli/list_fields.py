@@ -16,7 +16,8 @@ from simulations.scenario import ConfigError
 from simulations.scenario.errors import nearest
 from simulations.scenario.fields import REQUIRED, first_sentence, kebab
 from simulations.scenario.named_parts import NamedPart, presets_of
-from simulations.scenario.parts import OneOrSeveral, OrNone, Part, Reader
+from simulations.scenario.parts import Part
+from simulations.scenario.readers import OneOrSeveral, OrNone, Reader
 from simulations.scenario.scenario import Scenario
 from simulations.scenario.tables import TABLES
 

@@ -80,7 +80,7 @@ class Form:
 
     def given(self) -> dict[str, Any]:
         """Return what is said of the file, by the names of a request's fields."""
-        from simulations.cli.model_tasks import read_part
+        from simulations.cli.model_requests import read_part
 
         return {
             "model": read_part(self.model),
@@ -118,7 +118,8 @@ def inspect(
     what is not given.
     """
     with clear_errors():
-        from simulations.cli.model_tasks import InspectRequest, read_part, read_request
+        from simulations.cli.model_requests import read_part, read_request
+        from simulations.cli.model_tasks import InspectRequest
         from simulations.extras import missing
         from simulations.measurement.plots import PICTURE_SUFFIXES
         from simulations.scenario import ConfigError
@@ -161,7 +162,8 @@ def repair(
     """
     with clear_errors():
         from fl_defense.model.files import PROGRAM_SUFFIX, SUFFIXES
-        from simulations.cli.model_tasks import RepairRequest, read_part, read_request
+        from simulations.cli.model_requests import read_part, read_request
+        from simulations.cli.model_tasks import RepairRequest
         from simulations.scenario import ConfigError
 
         kinds = (*SUFFIXES, PROGRAM_SUFFIX)
@@ -207,7 +209,8 @@ def evaluate(
     In a results folder the scenario beside the file says what is not given.
     """
     with clear_errors():
-        from simulations.cli.model_tasks import EvaluateRequest, read_part, read_request
+        from simulations.cli.model_requests import read_part, read_request
+        from simulations.cli.model_tasks import EvaluateRequest
         from simulations.scenario import ConfigError
 
         if target is not None and trigger is None:

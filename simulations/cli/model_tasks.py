@@ -1,13 +1,8 @@
-"""What is asked of a model file, read from the command line: inspection, repair, measurement.
+"""What is asked of a model file: inspection, repair, measurement. `model_requests` reads it."""
 
-A part is a name or the mapping that a scenario has (`{name: resnet, depth: 10}`). For a file in a
-results folder the scenario that lies beside it says what is not given.
-"""
-
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
@@ -39,11 +34,9 @@ from simulations.measurement.plots import plot_found
 from simulations.metrics import Metric
 from simulations.models.base import Architecture
 from simulations.scenario.devices import pick_device
-from simulations.scenario.errors import MISSING, ConfigError
-from simulations.scenario.load import load_scenario, read_model
-from simulations.scenario.overrides import apply_override
-from simulations.scenario.parts import CONFIG, Part
-from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml
+from simulations.scenario.errors import ConfigError
+from simulations.scenario.parts import Part
+from simulations.scenario.readers import CONFIG
 from simulations.scenario.tables import (
     BACKDOORS,
     DATA,
@@ -259,81 +252,6 @@ class EvaluateRequest(BaseModel):
         report["notes"] = notes_on(network, spec, device)
         several = len(self.backdoors) > 1
         return report | ({"by_backdoor": measured.by_backdoor} if several else {})
-
-
-Request = TypeVar("Request", bound=BaseModel)
-
-
-def read_request(
-    kind: type[Request],
-    model_file: Path,
-    given: Mapping[str, Any],
-    settings: Iterable[str],
-    *,
-    trust: bool = False,
-) -> Request:
-    """Read a request from what the command line gives.
-
-    Args:
-        kind: InspectRequest, RepairRequest or EvaluateRequest.
-        model_file: a scenario beside it gives the fields that are not in `given`.
-        given: fields by their YAML names; None and empty mappings are not given.
-        settings: "dotted.field=value".
-        trust: whether the scenario beside the model may name anybody's code, which is then run.
-
-    Raises:
-        ConfigError: with all faults.
-    """
-    if not model_file.exists():
-        # Before anything else is asked for: a path is misspelt soonest.
-        raise ConfigError([f"{model_file}: no such file; name a model file"])
-    content = _scenario_beside(model_file, trust=trust)
-    content |= {name: value for name, value in given.items() if value not in (None, {})}
-    known = [str(field.alias) for field in kind.model_fields.values()]
-    content = {name: value for name, value in content.items() if name in known}
-    for setting in settings:
-        apply_override(content, setting, kind)
-    try:
-        return read_model(kind, content)
-    except ConfigError as error:
-        # What no scenario gives is an option of the command.
-        own = {f"{key}: {MISSING}" for key in known}
-        faults = [f"--{each}" if each in own else each for each in error.faults]
-        raise ConfigError(faults) from error
-
-
-def read_part(text: str | None) -> Any:
-    """Read a part from a name, which becomes the mapping with nothing else, or from a mapping.
-
-    Raises:
-        ConfigError: if it is neither.
-    """
-    if text is None:
-        return None
-    try:
-        read = read_yaml(text)
-    except UnsafeYamlError as error:
-        raise ConfigError([f"{text!r}: neither a name nor a mapping like {{name: x}}"]) from error
-    return {"name": read} if isinstance(read, str) else read
-
-
-def _scenario_beside(model_file: Path, *, trust: bool) -> dict[str, Any]:
-    """Return the fields of the scenario in the file's folder, if there is one.
-
-    Nobody named it: whoever made the model may have put it there.
-    """
-    path = model_file.parent / "scenario.yaml"
-    if not path.is_file():
-        return {}
-    scenario = load_scenario(path, trust_imports=trust)
-    data = scenario.data
-    forms: dict[str, Any] = {
-        "input-shape": data.input_shape,
-        "classes": data.num_classes,
-        "pixels": asdict(data.pixels),
-    }
-    forms["inspect-at"] = scenario.repair.inspect_at
-    return scenario.model_dump(mode="json", by_alias=True) | forms
 
 
 def _sanitize(

@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 from simulations.scenario.errors import Fault, FaultsError, nearest
 from simulations.scenario.fields import REQUIRED, Setting, first_sentence, kebab
 from simulations.scenario.imports import import_object, misfit, place_of
-from simulations.scenario.parts import Nested, Part, Reader, made
+from simulations.scenario.parts import Nested, Part
+from simulations.scenario.readers import Reader, made
 
 ANYBODYS = "package.module:Class"
 """How a name with a colon is called in messages."""

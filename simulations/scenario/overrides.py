@@ -10,7 +10,8 @@ from fl_defense.log import logger
 from simulations.scenario.errors import ConfigError
 from simulations.scenario.fields import kebab
 from simulations.scenario.named_parts import NamedPart
-from simulations.scenario.parts import OneOrSeveral, OrNone, Part, Reader, Several
+from simulations.scenario.parts import Part
+from simulations.scenario.readers import OneOrSeveral, OrNone, Reader, Several
 from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml
 
 

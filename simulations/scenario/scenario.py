@@ -33,7 +33,8 @@ from simulations.models.small_cnn import SmallCNN
 from simulations.scenario.cross_checks import misfits
 from simulations.scenario.errors import Fault, FaultsError, faults_of
 from simulations.scenario.fields import kebab
-from simulations.scenario.parts import CONFIG, Part
+from simulations.scenario.parts import Part
+from simulations.scenario.readers import CONFIG
 from simulations.scenario.tables import (
     AGGREGATOR,
     ATTACK,

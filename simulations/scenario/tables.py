@@ -17,7 +17,8 @@ from simulations.models import MODELS
 from simulations.models.base import Architecture
 from simulations.scenario.imports import Factory, StrategyFactory
 from simulations.scenario.named_parts import NamedPart
-from simulations.scenario.parts import OneOrSeveral, OrNone, Part
+from simulations.scenario.parts import Part
+from simulations.scenario.readers import OneOrSeveral, OrNone
 from simulations.tracking import TRACKERS, Tracker
 from simulations.training import SCHEDULES, LearningRateSchedule
 

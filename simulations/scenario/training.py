@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from simulations.scenario.errors import Fault, FaultsError
-from simulations.scenario.parts import CONFIG, Part, Several
+from simulations.scenario.parts import Part
+from simulations.scenario.readers import CONFIG, Several
 from simulations.scenario.tables import SCHEDULE
 from simulations.training import Constant, LearningRateSchedule
 from simulations.training.augmentation import Augmentation, Transform

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from fl_defense.log import logger
 from simulations.scenario import ConfigError
 from simulations.scenario.load import find_scenario, load_scenario, read_model
-from simulations.scenario.parts import CONFIG
+from simulations.scenario.readers import CONFIG
 from simulations.scenario.safe_yaml import UnsafeYamlError, read_yaml_file
 from simulations.scenario.scenario import Scenario
 

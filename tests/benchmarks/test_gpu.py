@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import gpu, on_device
-from benchmarks.on_device import LEARNING_RATE, SECTIONS, SMALL, Bench, StackedClients
+from benchmarks.device_bench import SMALL, Bench
+from benchmarks.device_training import LEARNING_RATE, StackedClients
+from benchmarks.on_device import SECTIONS
 from fl_defense.screens.base import Screening
 from simulations.models.small_cnn import SmallCNN
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from fl_defense.screens.attribution.rule import OutlierRule
 from fl_defense.screens.attribution.scores import Reaction
 from fl_defense.search.patterns import Pattern
 
@@ -42,6 +43,16 @@ class Finding:
     def aggregate_score(self) -> float:
         """The aggregate's gain over that bar."""
         return self.aggregate.gain / self.pattern.family.bar
+
+    @property
+    def lead(self) -> float:
+        """How far the reply that reacts most lies above the median of all."""
+        scores = [self.score(index) for index in self.replies]
+        return max(scores) - median(scores)
+
+    def is_strong(self, rule: OutlierRule) -> bool:
+        """Tell whether the aggregate itself reacts as a reply must not."""
+        return self.aggregate_score > rule.floor and self.aggregate.flipped >= rule.least_flipped
 
     def to_json(self, nodes: Sequence[int], shape: tuple[int, int, int]) -> dict[str, Any]:
         """Return JSON values; nodes by the index of their reply."""

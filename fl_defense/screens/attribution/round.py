@@ -122,7 +122,9 @@ class JudgedRound:
                 found = self._settings.search.find(contrast)
                 findings = self._judge(remembered, found, aggregate, search)
                 if not any(finding.left_out for finding in findings):
-                    is_suspicious |= any(self._is_strong(finding) for finding in findings)
+                    is_suspicious |= any(
+                        finding.is_strong(self._settings.rule) for finding in findings
+                    )
                     break
         return is_suspicious
 
@@ -143,12 +145,12 @@ class JudgedRound:
             if again:
                 accused |= again
                 patterns.append(finding.pattern)
-        now = self._own_scores(self._sent, patterns) if patterns and past.models else []
+        now = self._measure.own_scores(self._sent, patterns) if patterns and past.models else []
         floor = self._settings.rule.floor
         taught = [place for place, (score, _) in enumerate(now) if score > floor]
         share = 1 - self._settings.rewind.least_fall
         for earlier in reversed(past.models) if taught else ():
-            then = self._own_scores(self._networks.of(earlier.arrays), patterns)
+            then = self._measure.own_scores(self._networks.of(earlier.arrays), patterns)
             if all(then[place][0] <= share * now[place][0] for place in taught):
                 num = len({node for node, _ in accused})
                 who = "a reply teaches" if num == 1 else f"{num} replies teach"
@@ -158,21 +160,6 @@ class JudgedRound:
                     past=past.gone_back(earlier, accused),
                 )
         return None
-
-    def _own_scores(
-        self, network: nn.Module, patterns: Sequence[Pattern]
-    ) -> list[tuple[float, float]]:
-        """Return how a network reacts to patterns by itself.
-
-        Returns:
-            For each the gain, in bars of its family, and the share of scenes that it turns.
-        """
-        plain = self._measure.answers(network)
-        own = self._measure.own_reactions(network, plain, patterns, spread=spread_of(plain))
-        return [
-            (reaction.gain / pattern.family.bar, reaction.turned)
-            for pattern, reaction in zip(patterns, own, strict=True)
-        ]
 
     def _is_taught(self) -> bool:
         """Tell whether what is left reacts to a pattern that somebody was left out for.
@@ -187,7 +174,7 @@ class JudgedRound:
         rule = self._settings.rule
         return any(
             score > rule.floor and turned >= rule.least_flipped
-            for score, turned in self._own_scores(self._aggregate(), proven)
+            for score, turned in self._measure.own_scores(self._aggregate(), proven)
         )
 
     def _too_few(self) -> str | None:
@@ -253,7 +240,9 @@ class JudgedRound:
         ]
         self._react(findings, spread, settings.num_first_judges)
         if settings.num_first_judges < settings.num_judges:
-            near = [finding for finding in findings if self._is_near(finding)]
+            # As far as the first scenes tell, some reply may stand out by these.
+            least = settings.nearness * settings.rule.floor
+            near = [finding for finding in findings if finding.lead >= least]
             self._react(near, spread, settings.num_judges)
         self._judgement.judge(findings)
         return findings
@@ -271,11 +260,6 @@ class JudgedRound:
             for finding, reaction in zip(findings, reactions, strict=True):
                 finding.replies[index] = reaction
 
-    def _is_near(self, finding: Finding) -> bool:
-        """Tell whether some reply may stand out, as far as the first scenes tell."""
-        scores = [finding.score(index) for index in finding.replies]
-        return max(scores) - median(scores) >= self._settings.nearness * self._settings.rule.floor
-
     def _spread(self) -> float:
         """Return the unit of gains: how far the logits of a model lie apart.
 
@@ -284,12 +268,6 @@ class JudgedRound:
         """
         of_replies = [spread_of(self._answers[index]) for index in self._judgement.kept]
         return max(spread_of(self._sent_answers), median(of_replies), SMALLEST_SPREAD)
-
-    def _is_strong(self, finding: Finding) -> bool:
-        """Tell whether the aggregate itself reacts as a reply must not."""
-        rule = self._settings.rule
-        is_far = finding.aggregate_score > rule.floor
-        return is_far and finding.aggregate.flipped >= rule.least_flipped
 
     def _screening(
         self,

@@ -93,6 +93,21 @@ class Measure:
             reactions.append(Reaction(gain=gain, flipped=turned, turned=turned))
         return reactions
 
+    def own_scores(
+        self, network: nn.Module, patterns: Sequence[Pattern]
+    ) -> list[tuple[float, float]]:
+        """Return how a network reacts to patterns by itself.
+
+        Returns:
+            For each the gain, in bars of its family, and the share of scenes that it turns.
+        """
+        plain = self.answers(network)
+        own = self.own_reactions(network, plain, patterns, spread=spread_of(plain))
+        return [
+            (reaction.gain / pattern.family.bar, reaction.turned)
+            for pattern, reaction in zip(patterns, own, strict=True)
+        ]
+
     def _reaction(
         self, network: nn.Module, plain: Tensor, pattern: Pattern, *, spread: float
     ) -> Reaction:

@@ -7,12 +7,10 @@ Sizes are counted, not timed: what a server holds is what its checkpoint holds, 
 import gc
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam
 from torch import nn
 
@@ -25,6 +23,7 @@ from fl_defense.screens import Attribution, NormClipping
 from fl_defense.screens.attribution.rule import OutlierRule
 from fl_defense.search.difference import DifferenceSearch
 from fl_defense.search.patterns import Patches
+from tests.fl_defense.flower.listed_grid import ListedGrid
 from tests.quick import SEARCH
 
 ROUNDS = 120
@@ -37,21 +36,6 @@ QUICK = Attribution(
     num_first_judges=8,
     candidates_per_image=1,
 )
-
-
-class Listed(Grid):
-    """Nodes to be listed; messages are carried by the test itself."""
-
-    def get_node_ids(self) -> list[int]:
-        return NODES
-
-    def set_run(self, run: Any) -> None: ...
-    @property
-    def run(self) -> Any: ...
-    def create_message(self, *args: Any, **kwargs: Any) -> Any: ...
-    def push_messages(self, messages: Any) -> Any: ...
-    def pull_messages(self, message_ids: Any) -> Any: ...
-    def send_and_receive(self, messages: Any, *, timeout: Any = None) -> Any: ...
 
 
 def answer(question: Message, server_round: int) -> Message:
@@ -100,7 +84,7 @@ def test_nothing_grows(
     strategy.num_rounds = ROUNDS
     arrays = ArrayRecord(spec.build().state_dict())
     for server_round in range(1, ROUNDS + 1):
-        asked = strategy.configure_train(server_round, arrays, ConfigRecord(), Listed())
+        asked = strategy.configure_train(server_round, arrays, ConfigRecord(), ListedGrid(NODES))
         replies = [answer(message, server_round) for message in asked]
         arrays = strategy.aggregate_train(server_round, replies)[0] or arrays
         sizes.append(file.path.stat().st_size)

@@ -27,7 +27,6 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from torch import nn
 
@@ -36,6 +35,7 @@ from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.records import RoundOutcome
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import NoDefense
+from tests.fl_defense.flower.listed_grid import ListedGrid
 
 HOSTILE = [1, 2, 3, 6]
 """Nodes that send one kind each; they answer first."""
@@ -69,21 +69,6 @@ STRATEGIES: dict[str, Callable[[], flower.Strategy]] = {
     "bulyan": lambda: flower.Bulyan(**ALL, num_malicious_nodes=1),
     "qfedavg": lambda: flower.QFedAvg(**ALL, client_learning_rate=0.1, q=1.0),
 }
-
-
-class Clients(Grid):
-    """Nodes to be listed; messages are carried by the tests themselves."""
-
-    def get_node_ids(self) -> list[int]:
-        return NODES
-
-    def set_run(self, run: Any) -> None: ...
-    @property
-    def run(self) -> Any: ...
-    def create_message(self, *args: Any, **kwargs: Any) -> Any: ...
-    def push_messages(self, messages: Any) -> Any: ...
-    def pull_messages(self, message_ids: Any) -> Any: ...
-    def send_and_receive(self, messages: Any, *, timeout: Any = None) -> Any: ...
 
 
 def honest(question: Message) -> Message:
@@ -121,9 +106,9 @@ class Round:
         wrapped, arrays = self.wrapped, ArrayRecord(dict(MODEL))
         wrapped.num_rounds = 2
         if self.kind == "train":
-            asked = wrapped.configure_train(1, arrays, ConfigRecord(), Clients())
+            asked = wrapped.configure_train(1, arrays, ConfigRecord(), ListedGrid(NODES))
             return wrapped.aggregate_train(1, self._replies(asked, answers))
-        asked = wrapped.configure_evaluate(1, arrays, ConfigRecord(), Clients())
+        asked = wrapped.configure_evaluate(1, arrays, ConfigRecord(), ListedGrid(NODES))
         return arrays, wrapped.aggregate_evaluate(1, self._replies(asked, answers))
 
     def _replies(self, messages: Iterable[Message], answers: tuple[Answer, ...]) -> list[Message]:

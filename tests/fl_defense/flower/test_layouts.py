@@ -1,12 +1,10 @@
 """Half of the clients reply otherwise than the others, and come first."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fl_defense.flower.replies import ReplyCheck
@@ -14,6 +12,7 @@ from fl_defense.flower.strategy import SanitizingStrategy
 from fl_defense.model.spec import ModelSpec
 from fl_defense.rounds.records import RoundOutcome
 from fl_defense.sanitizers import NoDefense
+from tests.fl_defense.flower.listed_grid import ListedGrid
 
 Change = Callable[[RecordDict], None]
 
@@ -43,21 +42,6 @@ CHANGES: dict[str, Change] = {
 }
 
 
-class Four(Grid):
-    """Nodes to be listed."""
-
-    def get_node_ids(self) -> list[int]:
-        return [1, 2, 3, 4]
-
-    def set_run(self, run: Any) -> None: ...
-    @property
-    def run(self) -> Any: ...
-    def create_message(self, *args: Any, **kwargs: Any) -> Any: ...
-    def push_messages(self, messages: Any) -> Any: ...
-    def pull_messages(self, message_ids: Any) -> Any: ...
-    def send_and_receive(self, messages: Any, *, timeout: Any = None) -> Any: ...
-
-
 @pytest.mark.parametrize("kind", CHANGES)
 def test_in_a_first_round_no_honest_client_is_lost(kind: str, tiny_spec: ModelSpec) -> None:
     outcomes: list[RoundOutcome] = []
@@ -66,7 +50,9 @@ def test_in_a_first_round_no_honest_client_is_lost(kind: str, tiny_spec: ModelSp
                                   observe=outcomes.append)  # fmt: skip
     model = tiny_spec.build().state_dict()
     strategy.num_rounds = 1
-    asked = strategy.configure_train(1, ArrayRecord(dict(model)), ConfigRecord(), Four())
+    asked = strategy.configure_train(
+        1, ArrayRecord(dict(model)), ConfigRecord(), ListedGrid([1, 2, 3, 4])
+    )
     replies = []
     for question in sorted(asked, key=lambda message: message.metadata.dst_node_id):
         node = question.metadata.dst_node_id

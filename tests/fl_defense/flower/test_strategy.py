@@ -12,7 +12,6 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server.strategy import FedAvg as OlderFedAvg
-from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from torch import Tensor, nn
 
@@ -26,21 +25,20 @@ from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import DHBE, NoDefense, Sanitized, Sanitizer
 from fl_defense.screens.base import Screen, Screening, Verdict
 from simulations.aggregators import AGGREGATORS, Bulyan, FedAvg, Krum, MultiKrum
+from tests.fl_defense.flower.listed_grid import ListedGrid
 from tests.quick import SEARCH
 
 Client = Callable[[dict[str, Tensor], int], Mapping[str, Tensor] | None]
 NUM_CLIENTS = 8
 
 
-class ToyGrid(Grid):
+class ToyGrid(ListedGrid):
     """Clients as functions of (received arrays, own number); None stands for a failure."""
 
     def __init__(self, clients: list[Client], reply: Callable[..., Message]) -> None:
+        super().__init__(range(len(clients)))
         self.clients, self.reply = clients, reply
         self.sent: list[ArrayRecord] = []
-
-    def get_node_ids(self) -> list[int]:
-        return list(range(len(self.clients)))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -55,13 +53,6 @@ class ToyGrid(Grid):
             answer = self.clients[node](arrays.to_torch_state_dict(), node)
             replies.append(self.reply(answer, node=node, metrics=metrics))
         return replies
-
-    def set_run(self, run: Any) -> None: ...
-    @property
-    def run(self) -> Any: ...
-    def create_message(self, *args: Any, **kwargs: Any) -> Any: ...
-    def push_messages(self, messages: Any) -> Any: ...
-    def pull_messages(self, message_ids: Any) -> Any: ...
 
 
 def stays(received: dict[str, Tensor], node: int) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fl_defense.model.deployed import DeployedModel
-from fl_defense.model.precision import Precision
 from fl_defense.model.spec import ModelSpec, Pixels
 from fl_defense.sanitizers import DHBE, NoEffectWarning, apply_sanitizer
 from fl_defense.sanitizers._generators import place_patches
@@ -295,12 +294,13 @@ def test_faithful_has_the_paper_codes_settings() -> None:
     assert (faithful.scene_share, faithful.patch_size) == (0.0, 5)
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
-def test_the_backdoor_falls_and_accuracy_stays(
-    backdoored: Backdoored, precision: Precision
-) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [DHBE.per_round(), replace(DHBE.per_round(), precision="bfloat16", iterations=90)],
+    ids=lambda settings: settings.precision,
+)
+def test_the_backdoor_falls_and_accuracy_stays(backdoored: Backdoored, settings: DHBE) -> None:
     before = backdoored.measure(DeployedModel(backdoored.model, backdoored.spec.pixels))
-    settings = replace(DHBE.per_round(), precision=precision)
     repaired = apply_sanitizer(settings, backdoored.model, backdoored.spec, seed=0)
     accuracy, success, robust = backdoored.measure(repaired.deployed(backdoored.spec))
     assert before[1] > 0.95
@@ -381,12 +381,12 @@ def test_looking_for_distortions_changes_nothing_where_there_are_none(
 def test_a_backdoor_over_the_whole_image_falls_and_accuracy_stays(blended: Backdoored) -> None:
     before = blended.measure(DeployedModel(blended.model, blended.spec.pixels))
     # Half the default's weight: noise hides much of digits of 16x16 pixels, and to ignore it costs.
-    settings = DHBE(distortion_weight=0.5)
+    settings = DHBE(distortion_weight=0.5, iterations=90)
     repaired = apply_sanitizer(settings, blended.model, blended.spec, seed=0)
     accuracy, success, robust = blended.measure(repaired.deployed(blended.spec))
     assert before[1] > 0.9
-    # Measured with seeds 0 and 1: accuracy 0.978 and 0.964 (before: 0.994), success 0.068 and
-    # 0.049, robust 0.78 and 0.84.
+    # Measured with seed 0: accuracy 0.936 (before: 0.994), success 0.019, robust 0.69; of the
+    # default's 150 iterations with seeds 0 and 1 0.978 and 0.964, 0.068 and 0.049, 0.78 and 0.84.
     assert success < 0.3
     assert accuracy > before[0] - 0.1
     assert robust > 0.6

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from fl_defense.inspections import FreeEagle, TriggerSearch
 from fl_defense.model.deployed import DeployedModel
 from fl_defense.model.spec import ModelSpec, Pixels
-from simulations.cli import model_tasks as model_requests
+from simulations.cli import model_tasks
 from simulations.cli.main import app
 from simulations.cli.model_tasks import InspectRequest
 from simulations.data import Digits
@@ -295,7 +295,7 @@ def test_a_purifier_is_exported_with_its_model(
     # What is written is tested in test_model_files.py; tracing takes seconds.
     written: list[tuple[Path, DeployedModel]] = []
     monkeypatch.setattr(
-        model_requests, "export_deployed", lambda path, model, _: written.append((path, model))
+        model_tasks, "export_deployed", lambda path, model, _: written.append((path, model))
     )
     out = tmp_path / "clean.pt2"
     result = call("repair", victim, "--out", out, *MODEL, *FORM, "--defense", PURIFY)
@@ -309,7 +309,7 @@ def test_a_purifier_is_exported_with_its_model(
 def test_a_purifier_is_never_dropped_and_that_is_told_before_anything_is_computed(
     before: tuple[str, ...], victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_requests, "apply_sanitizer", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(model_tasks, "apply_sanitizer", lambda *_, **__: 1 / 0)
     out = tmp_path / "clean.pt"
     result = call("repair", victim, "--out", out, *MODEL, *FORM, *before, "--defense", PURIFY)
     assert result.exit_code == 2

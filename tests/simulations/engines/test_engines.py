@@ -77,6 +77,7 @@ def test_drawing_some_clients_is_reproducible_too(tmp_path: Path) -> None:
     assert first == lines_without_times(run_scenario(some, tmp_path / "b"))
 
 
+@pytest.mark.wire
 @pytest.mark.ray
 def test_ray_agrees_with_one_process_to_the_bit(tmp_path: Path) -> None:
     """And so it repeats itself as that does: who trains where and answers first makes no odds."""
