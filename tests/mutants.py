@@ -252,6 +252,20 @@ MUTANTS = (
         "tests/simulations/test_aggregators.py",
     ),
     Mutant(
+        "another name keeps what two parts have each for itself",
+        "simulations/scenario/named_parts.py",
+        "and home is _home(new, key)",
+        "and _home(new, key) is not None",
+        "tests/simulations/scenario/test_overrides.py",
+    ),
+    Mutant(
+        "a plan sets a part's fields before its name",
+        "simulations/sweep/plan.py",
+        "return not is_name,",
+        "return is_name,",
+        "tests/simulations/sweep/test_plan.py",
+    ),
+    Mutant(
         "MultiKrum may select more than there are",
         "simulations/aggregators.py",
         "self.num_select is None or 1 <= self.num_select <= num_replies",
