@@ -89,9 +89,14 @@ def room_of(module: str) -> str:
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports_of(path: Path) -> frozenset[str]:
     """Names of imported modules; what is imported for type checkers alone does not count."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     skipped = {
         id(inner)
         for node in ast.walk(tree)
@@ -142,7 +147,7 @@ def test_benchmarks_take_public_names(path: Path) -> None:
 def private_imports(path: Path) -> set[str]:
     """Our modules from which a file imports a name, or that have a name, with an underscore."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             parts = [*node.module.split("."), *(alias.name for alias in node.names)]
             is_private = any(re.match("_(?!_)", part) for part in parts)

@@ -13,7 +13,7 @@ def test_statistics_are_corrected_to_those_of_the_replaced_weights() -> None:
     torch.manual_seed(0)
     teacher, inputs = RESNET.build((3, 16, 16), 10), torch.randn(40, 3, 16, 16)
     teacher.train()
-    for _ in range(200):
+    for _ in range(100):
         teacher(inputs)
     teacher.eval()
     student = copy.deepcopy(teacher)
@@ -22,7 +22,7 @@ def test_statistics_are_corrected_to_those_of_the_replaced_weights() -> None:
             if "weight" in name and parameter.ndim > 1:
                 parameter[torch.rand_like(parameter) < 0.3] *= -1
     exact = copy.deepcopy(student).train()
-    for _ in range(200):
+    for _ in range(100):
         exact(inputs)
     correct_statistics(teacher, student, inputs)
     found, wanted = student.state_dict(), exact.state_dict()
