@@ -25,6 +25,8 @@ from fl_defense.validation import require, require_at_least, require_positive
 
 MAX_INTEGER = 2**53
 """Largest absolute value of an integer array; beyond it an average in float64 is not exact."""
+MAX_POWER = 1e150
+"""Largest power of a loss that weighs a reply: its square, which is a float still, is computed."""
 COUNT = "num-examples"
 """The weight that is a count: at least 1."""
 
@@ -133,7 +135,7 @@ class ReplyCheck:
         def fault(reply: Message) -> str | None:
             if len(reply.content.metric_records) != 1:
                 return "must hold one MetricRecord"
-            return _metric_fault(metrics_of(reply), weighted_by_key, ())
+            return _metric_fault(metrics_of(reply), weighted_by_key, {})
 
         return self._sort(replies, fault, weighted_by_key, sent, last_layout, ())
 
@@ -249,7 +251,7 @@ def _guarded(fault: Callable[[Message], str | None], reply: Message) -> str | No
 
 
 def _metric_fault(
-    metrics: MetricRecord, weighted_by_key: str, losses: Collection[str]
+    metrics: MetricRecord, weighted_by_key: str, losses: Mapping[str, float]
 ) -> str | None:
     for key, value in metrics.items():
         numbers = value if isinstance(value, list) else [value]
@@ -264,10 +266,15 @@ def _metric_fault(
         return f"metric {weighted_by_key!r} must be positive, got {weight:g}"
     if weighted_by_key == COUNT and weight < 1:
         return f"metric {weighted_by_key!r} must be at least 1, got {weight:g}"
-    for key in losses:
+    for key, power in losses.items():
         loss = float(metrics[key])  # type: ignore[arg-type]
         if loss < 0:
             return f"metric {key!r} must not be negative, got {loss:g}"
+        # Not the power itself: Python raises where a float overflows.
+        if power * math.log(loss + 1e-10) > math.log(MAX_POWER):
+            return (
+                f"metric {key!r} is too large to weigh a reply by its power {power:g}, got {loss:g}"
+            )
     return None
 
 

@@ -134,3 +134,16 @@ def test_no_replies_are_no_error() -> None:
 def test_refuses_meaningless_bounds(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         ReplyCheck(**fields)
+
+
+@pytest.mark.parametrize("losses", [[1e308], [0.5, 1e308, 0.6, 0.4], [1e308] * 3, [0.5, 1e60]])
+def test_a_loss_whose_power_overflows_is_dropped(reply: MakeReply, losses: list[float]) -> None:
+    """QFedAvg weighs by the loss to the power q: a float that overflows raises in Python."""
+    replies = [
+        reply(GOOD, node=node, metrics={"num-examples": 10, "loss": loss})
+        for node, loss in enumerate(losses)
+    ]
+    checked = ReplyCheck().sort(replies, REFERENCE, "num-examples", losses={"loss": 3.0})
+    huge = [node for node, loss in enumerate(losses) if loss > 1]
+    assert [each.node for each in checked.rejected] == huge
+    assert "is too large to weigh a reply by its power 3" in checked.rejected[0].reason
