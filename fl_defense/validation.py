@@ -86,3 +86,12 @@ def _require_numbers(name: str, arms: tuple[Any, ...], got: object) -> None:
 def one_line(error: Exception) -> str:
     """Return an error's kind and message in one line, cut short."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+def require_instance(name: str, kind: type, value: object) -> None:
+    """Raise ValueError, naming the argument, unless `value` is one of `kind` or None.
+
+    >>> require_instance("count", int, None)
+    """
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__} or None, got {value!r}")

@@ -39,7 +39,7 @@ from fl_defense.sanitizers.apply import check_sanitizer
 from fl_defense.sanitizers.base import Sanitizer
 from fl_defense.screens.apply import Screened, check_screens
 from fl_defense.screens.base import Screen
-from fl_defense.validation import require_word
+from fl_defense.validation import require_instance, require_word
 
 Observer = Callable[[RoundOutcome], None]
 VERIFY = TriggerSearch()
@@ -141,6 +141,9 @@ class SanitizingStrategy(ResumableStrategy):
         check_strategy(strategy)
         require_word("on_failure", OnFailure, on_failure)
         require_word("buffers", Buffers, buffers)
+        require_instance("schedule", Schedule, schedule)
+        require_instance("reply_check", ReplyCheck, reply_check)
+        require_instance("checkpoint_file", CheckpointFile, checkpoint_file)
         if schedule is None:
             asks = any(getattr(screen, "asks_for_repair", False) for screen in screens)
             schedule = Schedule(first_round=2, on_suspicion="screens") if asks else Schedule()

@@ -1,7 +1,7 @@
 """What a server may know of a model: its structure, its pixels, where to cut it; never data."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -57,7 +57,7 @@ class Pixels:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             value = getattr(self, name)
-            values = (value,) if isinstance(value, Real) else tuple(value)
+            values = tuple(value) if isinstance(value, Iterable) else (value,)
             if not all(isinstance(each, Real) for each in values):
                 raise ValueError(f"{name} must be numbers, one per channel, got {value!r}")
             object.__setattr__(self, name, values)
@@ -95,8 +95,8 @@ class ModelSpec:
     """The structure of the global model: all that a data-free defense is told.
 
     Raises:
-        ValueError: if `build` is a network instead of what makes one, a size is not positive, or
-            the pixels do not fit the channels.
+        ValueError: if `build` is a network instead of what makes one, a size is no whole
+            number above 0, or the pixels do not fit the channels.
 
     Example:
         >>> spec = ModelSpec(
@@ -127,10 +127,10 @@ class ModelSpec:
                 f"{type(self.build).__name__}; give the class, or a function without arguments "
                 "that returns a fresh network"
             )
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(
-                f"input_shape must be (channels, height, width), got {self.input_shape}"
-            )
+        shape = self.input_shape
+        whole = isinstance(shape, tuple | list) and all(isinstance(n, Integral) for n in shape)
+        if not whole or len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"input_shape must be (channels, height, width), got {shape!r}")
         if isinstance(self.num_classes, bool) or not isinstance(self.num_classes, Integral):
             raise ValueError(f"num_classes must be a whole number, got {self.num_classes!r}")
         require_at_least(self, num_classes=2)
@@ -180,6 +180,8 @@ def try_model(spec: ModelSpec) -> nn.Module:
             f"must answer one image with logits of shape (1, {spec.num_classes}), got {got}; "
             "make the number of classes and the network agree"
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"must answer with logits, got numbers of {logits.dtype}; return float32")
     _require_logits(logits)
     return model
 
@@ -257,6 +259,11 @@ def _require_state(model: nn.Module) -> None:
             raise ValueError(
                 f"{name} has no shape before the first image (a lazy layer); pass one image "
                 "through the network where it is built, or give the layer its sizes"
+            )
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} has no values (it is on the meta device); let `build` make the network on "
+                "the CPU"
             )
     for name, tensor in model.named_parameters():
         if tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32:

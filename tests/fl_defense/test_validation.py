@@ -9,6 +9,7 @@ from fl_defense.validation import (
     require,
     require_at_least,
     require_declared,
+    require_instance,
     require_positive,
     require_share,
     require_word,
@@ -85,3 +86,8 @@ def test_what_a_dataclass_declares_is_required(fields: dict[str, Any], message: 
     Modes(betas=[np.float64(0), 1], rates=())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"^{message}$"):
         Modes(**fields)
+
+
+def test_an_argument_of_another_kind_is_named() -> None:
+    with pytest.raises(ValueError, match="schedule must be a int or None, got 'x'"):
+        require_instance("schedule", int, "x")

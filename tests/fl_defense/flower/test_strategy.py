@@ -13,6 +13,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server.strategy import FedAvg as OlderFedAvg
 from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import FedProx
 from torch import Tensor, nn
 
 from fl_defense.flower.checkpoint import Carried, Checkpoint, CheckpointFile
@@ -24,6 +25,7 @@ from fl_defense.rounds.records import RoundOutcome
 from fl_defense.rounds.schedule import Schedule
 from fl_defense.sanitizers import DHBE, NoDefense, Sanitized, Sanitizer
 from fl_defense.screens.base import Screen, Screening, Verdict
+from fl_defense.testing import small_spec
 from simulations.aggregators import AGGREGATORS, Bulyan, FedAvg, Krum, MultiKrum
 from tests.fl_defense.flower.listed_grid import ListedGrid
 from tests.quick import SEARCH
@@ -728,3 +730,10 @@ def test_the_weight_is_the_wrapped_strategys(lab: Lab) -> None:
     assert wrapped.weighted_by_key == "images"
     of_users = SanitizingStrategy(UsersStrategy(), NoDefense(), lab.spec)
     assert of_users.weighted_by_key == "num-examples"
+
+
+@pytest.mark.parametrize("argument", ["schedule", "reply_check", "checkpoint_file"])
+def test_an_argument_of_another_kind_is_refused(argument: str) -> None:
+    wrong: Any = {argument: 3}
+    with pytest.raises(ValueError, match=f"{argument} must be a .* or None, got 3"):
+        SanitizingStrategy(FedProx(), NoDefense(), small_spec(), device="cpu", **wrong)

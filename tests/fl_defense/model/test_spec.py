@@ -1,5 +1,7 @@
+import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -223,3 +225,42 @@ def test_numbers_that_are_none_are_refused_in_one_line() -> None:
         ModelSpec(build=nn.Identity, input_shape=(1, 8, 8), num_classes="3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mean must be numbers, one per channel"):
         Pixels(mean=("a",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8.0), ("1", 8, 8), None, 8, (1, 8)])
+def test_an_input_shape_is_three_whole_numbers(shape: Any) -> None:
+    with pytest.raises(ValueError, match=r"input_shape must be \(channels, height, width\), got"):
+        ModelSpec(build=nn.Flatten, input_shape=shape, num_classes=3)
+
+
+def test_pixels_that_are_no_numbers_are_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(ValueError, match="mean must be numbers, one per channel, got None"):
+        Pixels(mean=nothing)
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (nn.Linear(4, 3, device="meta"), "1.weight has no values"),
+        (nn.Linear(4, 3, dtype=torch.complex64), "takes no images"),
+    ],
+)
+def test_networks_without_values_are_refused(last: nn.Module, message: str) -> None:
+    spec = ModelSpec(
+        build=lambda: nn.Sequential(nn.Flatten(), copy.deepcopy(last)),
+        input_shape=(1, 2, 2),
+        num_classes=3,
+    )
+    with pytest.raises(ValueError, match=message):
+        try_model(spec)
+
+
+def test_complex_answers_are_refused() -> None:
+    class Complex(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs.flatten(1)).to(torch.complex64)
+
+    spec = ModelSpec(build=lambda: Complex(4, 3), input_shape=(1, 2, 2), num_classes=3)
+    with pytest.raises(ValueError, match=r"got numbers of torch\.complex64"):
+        try_model(spec)
